@@ -1,0 +1,51 @@
+"""The exceptions a user can act on; the command line ends with status 2 on any of them.
+
+FbftError
+├── ArgumentError    a command was given something it cannot use
+├── ImageError       an image file cannot be read or written
+├── BundleError      a bundle is missing, altered or does not fit the frames
+├── EngineError      no engine can run the bundle's model here
+├── CameraError      a camera cannot be opened or stopped delivering
+├── MessageError     a received message is not a valid result
+├── PublisherError   the publishing socket cannot be set up
+└── TeacherError     teacher weights cannot be had, or are not what they should be
+
+Every message says the cause with its numbers, then the remedy. Anything else that is raised is a bug
+and keeps its traceback.
+"""
+
+
+class FbftError(Exception):
+    """Root of all user errors."""
+
+
+class ArgumentError(FbftError):
+    """A command was given something it cannot use."""
+
+
+class ImageError(FbftError):
+    """An image file cannot be read or written."""
+
+
+class BundleError(FbftError):
+    """A bundle is missing, altered or does not fit the frames."""
+
+
+class EngineError(FbftError):
+    """No engine can run the bundle's model here."""
+
+
+class CameraError(FbftError):
+    """A camera cannot be opened or stopped delivering."""
+
+
+class MessageError(FbftError):
+    """A received message is not a valid result."""
+
+
+class PublisherError(FbftError):
+    """The publishing socket cannot be set up."""
+
+
+class TeacherError(FbftError):
+    """Teacher weights cannot be had, or are not what they should be."""

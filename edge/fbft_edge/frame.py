@@ -1,0 +1,85 @@
+"""What flows on the line: a frame goes in, a detection comes out, a verdict is published.
+
+Knows nothing about where frames come from, how detections are made or where verdicts go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+
+class Verdict(str, Enum):
+    """What one message says about the part in front of the camera.
+
+    `OK` and `ANOMALOUS` are said once per inspected frame. `STALE` repeats the last result because the
+    period brought no new one. `FAULT` means that no verdict can be given; the header's `health` says why.
+    """
+
+    OK = "ok"
+    ANOMALOUS = "anomalous"
+    STALE = "stale"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture from one camera.
+
+    Attributes:
+        camera: Name of the camera, as in the message topic.
+        frame_id: Counts the camera's frames from 0 within a session.
+        captured_ns: When the frame left the camera, nanoseconds since the Unix epoch on the session clock
+            (`fbft_edge.clock.now_ns`).
+        pixels: (height, width, 3) uint8 RGB, C-contiguous; the frame owns the memory and nobody writes to it.
+    """
+
+    camera: str
+    frame_id: int
+    captured_ns: int
+    pixels: Uint8
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected component (8 neighbours) of the mask, in frame pixels.
+
+    Attributes:
+        box_xyxy: Left, top, right, bottom; right and bottom are exclusive.
+        area_px: Number of mask pixels.
+        peak: Largest anomaly-map value inside.
+        centroid_xy: Mean pixel position.
+    """
+
+    box_xyxy: tuple[int, int, int, int]
+    area_px: int
+    peak: float
+    centroid_xy: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What a detector says about one frame.
+
+    Attributes:
+        score: Mean of the top 0.1 % of anomaly-map pixels, dimensionless, at least 0.
+        peak: Largest anomaly-map value.
+        mask: (height, width) bool, True where the anomaly map exceeds the pixel threshold; owned by the detection.
+        regions: Connected components of the mask, largest peak first.
+        is_anomalous: True when the score exceeds the image threshold or the mask is not empty.
+        anomaly_map: (height, width) float32, or None when it was not asked for.
+    """
+
+    score: float
+    peak: float
+    mask: Bool
+    regions: tuple[Region, ...]
+    is_anomalous: bool
+    anomaly_map: Float32 | None = None
