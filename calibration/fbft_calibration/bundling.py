@@ -1,0 +1,244 @@
+"""The whole of `fbft-calibrate fit` and `threshold`: nominal images in, a sealed bundle out.
+
+The stages live in their own modules; here is only their order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from fbft_calibration.dataset import NominalImage, NominalSet, require_enough, scan_nominal
+from fbft_calibration.features import cached_features, cut_tiles
+from fbft_calibration.fit import FitSettings, fit_students
+from fbft_calibration.report import write_report
+from fbft_calibration.threshold import conformal_thresholds, explain, measure_scores
+from fbft_edge.bundle import GRAPH, MANIFEST, REPORT, STUDENTS, Bundle, TeacherIdentity, open_bundle, seal_bundle
+from fbft_edge.errors import ArgumentError
+from fbft_edge.frame import Uint8
+from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid
+from fbft_export.engines import export_openvino
+from fbft_export.graph import PatchDistanceModel, write_graph
+from fbft_export.parity import PARITY_FILE, write_reference
+from fbft_export.students import Students, save_students
+from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
+
+_PARITY_TILES = 8
+_UNIT_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSettings:
+    """What `fit` is told.
+
+    Attributes:
+        teacher: Name of the teacher.
+        weights: Local weights, or None for the teacher's own.
+        blocks: (j, k), or None for the teacher's own.
+        scale: `1` for native pixels, a factor, or `518px` for the longer side.
+        tile_px: Side of a tile, or None for the cheapest for the frame size.
+        overlap_patches: Least overlap of neighbouring tiles.
+        held_out: Fraction of the images that thresholds are found on.
+        false_alarm_rate: Asked of the thresholds.
+        precision: Of the OpenVINO engine; None is the machine's own.
+        mixed_sizes: Use nominal images of every size.
+        students: How they are fitted.
+    """
+
+    teacher: str = OFFLINE_TEACHER
+    weights: Path | None = None
+    blocks: tuple[int, int] | None = None
+    scale: str = "1"
+    tile_px: int | None = None
+    overlap_patches: int = 2
+    held_out: float = 1 / 3
+    false_alarm_rate: float = 0.01
+    precision: str | None = None
+    mixed_sizes: bool = False
+    students: FitSettings = dataclasses.field(default_factory=FitSettings)
+
+
+def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Console) -> Bundle:
+    """Fit, export and calibrate; the bundle appears at `out` only when all of it is done.
+
+    Raises:
+        FbftError: Anything the user can act on; nothing is left at `out`, and what was there stays.
+    """
+    started = time.monotonic()
+    _check_target(out)
+    nominal = scan_nominal(folder, console, mixed_sizes=settings.mixed_sizes)
+    require_enough(nominal)
+    fit_images, held_out = nominal.split(settings.held_out, settings.students.seed)
+    teacher, geometry = _teacher_and_geometry(nominal, settings, console)
+    model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
+    f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, console)
+    console.print(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {time_since(started)}")
+    result = fit_students(f_j, f_k, settings.students, console)
+    model.students = result.students
+    step, _, loss = min(result.losses, key=lambda entry: entry[2])
+    console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {time_since(started)}")
+    del f_j, f_k
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        save_students(result.students, partial / STUDENTS)
+        write_graph(model, partial / GRAPH)
+        write_reference(model, _parity_tiles(geometry, held_out), partial / PARITY_FILE)
+        bundle = seal_bundle(_describe(partial, out.stem, teacher, geometry, nominal, fit_images, result.losses))
+        bundle, parity = export_openvino(bundle, settings.precision)
+        console.print(
+            f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
+        )
+        bundle = calibrate(bundle, held_out, fit_images, settings.false_alarm_rate, console)
+        _move(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    console.print(f"[bold green]{out}[/] is ready, {time_since(started)}; open {out / REPORT}")
+    return open_bundle(out)
+
+
+def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *, mixed_sizes: bool = False) -> Bundle:
+    """Find new thresholds on a folder of nominal images; those that were fitted on are left out.
+
+    Raises:
+        FbftError: Anything the user can act on; the bundle stays as it was.
+    """
+    bundle = open_bundle(path)
+    nominal = scan_nominal(folder, console, mixed_sizes=mixed_sizes)
+    known = set(bundle.notes["fit_images_sha256"])
+    fresh = [image for image in nominal if image.pixels_sha256 not in known]
+    if len(fresh) < len(nominal):
+        console.print(f"{len(nominal) - len(fresh)} images were fitted on and cannot calibrate; left out")
+    require_enough(dataclasses.replace(nominal, images=tuple(fresh)), least=2)
+    return calibrate(bundle, fresh, [], rate, console)
+
+
+def calibrate(
+    bundle: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, console: Console
+) -> Bundle:
+    """Score held-out images with the bundle's own engine, set thresholds, write the report and seal.
+
+    Args:
+        bundle: Exported.
+        held_out: Images that were not fitted on.
+        fitted: Images that were, to bring score and peak to one scale; empty to use the bundle's stored scale.
+        rate: False-alarm rate asked for.
+        console: Told what came of it.
+    """
+    notes = dict(bundle.notes)
+    if fitted:
+        units = measure_scores(bundle, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
+        notes["units"] = {"score": float(np.median(units.score)), "peak": float(np.median(units.peak))}
+    scores = measure_scores(bundle, held_out, console)
+    thresholds = conformal_thresholds(scores, notes["units"]["score"], notes["units"]["peak"], rate)
+    notes["calibration"] = {"score": scores.score.tolist(), "peak": scores.peak.tolist()}
+    for line in explain(thresholds):
+        console.print(line, highlight=False)
+    bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
+    write_report(bundle, held_out, bundle.path / REPORT)
+    return seal_bundle(bundle)
+
+
+def time_since(started: float) -> str:
+    """Seconds since a monotonic time, in words."""
+    return f"{time.monotonic() - started:.0f} s"
+
+
+def _check_target(out: Path) -> None:
+    if out.suffix != ".fbft":
+        raise ArgumentError(f"--out {out} must end in .fbft; try {out}.fbft")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ArgumentError(f"{out} exists and is not a bundle; choose another --out")
+
+
+def _teacher_and_geometry(
+    nominal: NominalSet, settings: BundleSettings, console: Console
+) -> tuple[Teacher, TileGeometry]:
+    height, width = nominal.sizes[0]
+    scale = scale_factor(settings.scale, height, width)
+    # The patch size is the teacher's; a probe without weights tells it before the tile size is chosen.
+    probe = load_teacher(
+        settings.teacher, tile_px=settings.tile_px or 518, blocks=settings.blocks, pretrained=False
+    )
+    grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
+    tile_px = settings.tile_px or best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
+    geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
+    plan = TilePlan(geometry, height, width)
+    console.print(
+        f"frames {height}x{width}, scale {scale:.4g}, {plan.num_tiles} tiles of {tile_px} px, "
+        f"patch grid {plan.grid[0]}x{plan.grid[1]}"
+    )
+    return (
+        load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, weights=settings.weights),
+        geometry,
+    )
+
+
+def scale_factor(scale: str, height: int, width: int) -> float:
+    """`0.5` as it is; `518px` as the factor that brings the longer side there.
+
+    Raises:
+        ArgumentError: Neither.
+    """
+    try:
+        factor = float(scale[:-2]) / max(height, width) if scale.endswith("px") else float(scale)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor <= 4:
+        raise ArgumentError(f"--scale {scale!r} is neither a factor in (0, 4] nor a length such as 518px")
+    return factor
+
+
+def _parity_tiles(geometry: TileGeometry, images: Sequence[NominalImage]) -> Uint8:
+    tiles = [cut_tiles(TilePlan(geometry, *image.size), image.read()) for image in images[:_PARITY_TILES]]
+    return np.concatenate([part[i % len(part)][None] for i, part in enumerate(tiles)])
+
+
+def _describe(
+    path: Path,
+    product: str,
+    teacher: Teacher,
+    geometry: TileGeometry,
+    nominal: NominalSet,
+    fit_images: Sequence[NominalImage],
+    losses: Sequence[tuple[int, float, float]],
+) -> Bundle:
+    notes: dict[str, Any] = {
+        "fit_images_sha256": [image.pixels_sha256 for image in fit_images],
+        "left_out": [[path.name, reason] for path, reason in nominal.left_out],
+        "losses": losses,
+    }
+    return Bundle(
+        path=path,
+        product=product,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        teacher=TeacherIdentity(teacher.name, teacher.weights_sha256, teacher.embed_dim, teacher.blocks),
+        tile=geometry,
+        frame_sizes=tuple(nominal.sizes) if len(nominal.sizes) <= 8 else (),
+        thresholds=None,
+        notes=notes,
+    )
+
+
+def _move(partial: Path, out: Path) -> None:
+    """Put the finished bundle in place of an older one."""
+    partial.chmod(0o755)
+    if out.exists():
+        old = partial.with_name(f"{partial.name}.old")
+        os.replace(out, old)
+        os.replace(partial, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, out)

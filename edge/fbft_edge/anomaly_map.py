@@ -1,0 +1,108 @@
+"""The banded map operator: a patch grid in, the anomaly map at frame resolution out.
+
+Upsampling, the box passes with their zero padding and a resize to the frame are linear and separable, so the map
+is `A_h @ d @ A_w.T` with matrices of a few non-zeros per row. Knows nothing about tiles or thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fbft_edge.frame import Float32
+
+Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+# Widths of the box passes, in order: 5 of width 5, 3 of width 7 (DESIGN section 3).
+BOX_WIDTHS = (5, 5, 5, 5, 5, 7, 7, 7)
+_BLOCK_ROWS = 112
+
+
+def axis_operator(patches: int, patch_px: int, scaled_px: int, frame_px: int) -> Float32:
+    """The operator along one axis, as a dense matrix.
+
+    Args:
+        patches: Patches along the axis.
+        patch_px: Side of a patch.
+        scaled_px: Pixels of the scaled frame, at most `patches * patch_px`; what lies beyond is cut off.
+        frame_px: Pixels of the frame.
+
+    Returns:
+        (frame_px, patches) float32. Rows away from the borders sum to 1; at patch 14 and scale 1 a row has at
+        most 5 non-zeros.
+    """
+    operator = _bilinear(patches, patches * patch_px)
+    for width in BOX_WIDTHS:
+        operator = _box(operator, width)
+    operator = operator[:scaled_px]
+    if frame_px != scaled_px:
+        operator = _bilinear(scaled_px, frame_px) @ operator
+    return operator.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """A block of an operator's rows, with the columns in which they are not zero."""
+
+    rows: slice
+    columns: slice
+    weights: Float32
+
+
+class MapOperator:
+    """Anomaly maps of one frame size.
+
+    Attributes:
+        grid: (rows, columns) of the patch grid it takes.
+        frame_size: (height, width) of the maps it makes.
+    """
+
+    def __init__(
+        self, grid: tuple[int, int], patch_px: int, scaled_size: tuple[int, int], frame_size: tuple[int, int]
+    ) -> None:
+        self.grid = grid
+        self.frame_size = frame_size
+        self._row_bands = _bands(axis_operator(grid[0], patch_px, scaled_size[0], frame_size[0]))
+        self._column_bands = _bands(axis_operator(grid[1], patch_px, scaled_size[1], frame_size[1]))
+        self._wide = np.empty((grid[0], frame_size[1]), np.float32)
+
+    def apply(self, distances: Float32, out: Float32) -> None:
+        """Make one map.
+
+        Args:
+            distances: `grid`-shaped float32.
+            out: `frame_size`-shaped float32, overwritten.
+        """
+        for band in self._column_bands:
+            np.matmul(distances[:, band.columns], band.weights.T, out=self._wide[:, band.rows])
+        for band in self._row_bands:
+            np.matmul(band.weights, self._wide[band.columns], out=out[band.rows])
+
+
+def _bands(operator: Float32) -> list[_Band]:
+    bands = []
+    for start in range(0, len(operator), _BLOCK_ROWS):
+        block = operator[start : start + _BLOCK_ROWS]
+        used = np.flatnonzero(block.any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append(_Band(slice(start, start + len(block)), columns, np.ascontiguousarray(block[:, columns])))
+    return bands
+
+
+def _bilinear(source: int, target: int) -> Float64:
+    """(target, source) bilinear interpolation, pixel centres at half (align_corners false), edges replicated."""
+    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, source - 1)
+    operator = np.zeros((target, source))
+    np.add.at(operator, (np.arange(target), low), 1 - (position - low))
+    np.add.at(operator, (np.arange(target), high), position - low)
+    return operator
+
+
+def _box(operator: Float64, width: int) -> Float64:
+    """A moving mean of `width` rows, zeros beyond the ends."""
+    half = width // 2
+    sums = np.cumsum(np.pad(operator, ((half + 1, half), (0, 0))), axis=0)
+    return np.asarray((sums[width:] - sums[:-width]) / width)

@@ -1,0 +1,253 @@
+"""The bundle: the one folder that passes from calibration to export to the line; reading, verifying, sealing.
+
+`bundle.json` holds the SHA-256 of every other file, and its own SHA-256 names the bundle. Files are verified
+before any of them is parsed. Knows nothing about models or frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fbft_edge.errors import BundleError
+from fbft_edge.tiling import TileGeometry
+
+SCHEMA = "fbft.bundle/1"
+MANIFEST = "bundle.json"
+GRAPH = "model.onnx"
+STUDENTS = "students.safetensors"
+REPORT = "report.html"
+ENGINES = "engines"
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherIdentity:
+    """Which teacher the students were fitted to."""
+
+    name: str
+    weights_sha256: str
+    embed_dim: int
+    blocks: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where `ok` ends, and what is known about it.
+
+    A frame is anomalous when its score exceeds `image` or any map pixel exceeds `pixel`. Both come from one
+    split-conformal calibration, so their joint false-alarm rate is what is stated.
+
+    Attributes:
+        image: Threshold of the image score.
+        pixel: Threshold of the anomaly map.
+        requested_rate: False-alarm rate asked for, a fraction of nominal frames.
+        supported_rate: Expected false-alarm rate of the thresholds, at least 1 / (num_images + 1).
+        upper_rate: The true rate lies below this with 95 % confidence over the draw of calibration images.
+        num_images: Held-out nominal images behind them.
+    """
+
+    image: float
+    pixel: float
+    requested_rate: float
+    supported_rate: float
+    upper_rate: float
+    num_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: The folder.
+        product: What the bundle inspects.
+        created: ISO 8601 date and time, UTC.
+        teacher: Which teacher the students were fitted to.
+        tile: How frames are cut.
+        frame_sizes: (height, width) of the nominal images, at most 8 different ones; empty when there were more.
+        thresholds: Where `ok` ends; None before calibration.
+        notes: How it was fitted and checked, for people and reports.
+        files: Relative POSIX path to SHA-256, for every file but `bundle.json`.
+        sha256: SHA-256 of `bundle.json`: the bundle's name in every message. Empty before sealing.
+    """
+
+    path: Path
+    product: str
+    created: str
+    teacher: TeacherIdentity
+    tile: TileGeometry
+    frame_sizes: tuple[tuple[int, int], ...]
+    thresholds: Thresholds | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+    def require_thresholds(self) -> Thresholds:
+        """The thresholds.
+
+        Raises:
+            BundleError: The bundle was not calibrated.
+        """
+        if self.thresholds is None:
+            raise BundleError(
+                f"{self.path} has no thresholds yet; run fbft-calibrate threshold {self.path} NOMINAL_DIR"
+            )
+        return self.thresholds
+
+    def require_frame_size(self, height: int, width: int, source: str) -> None:
+        """Accept frames only of a size that the thresholds were found on.
+
+        Raises:
+            BundleError: The bundle was fitted on frames of other sizes.
+        """
+        if self.frame_sizes and (height, width) not in self.frame_sizes:
+            expected = ", ".join(f"{rows}x{columns}" for rows, columns in self.frame_sizes)
+            raise BundleError(
+                f"{source} has {height}x{width} pixels (height x width), the bundle was fitted on {expected}; "
+                "set the camera to that size, or fit again with images of the new size"
+            )
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest vouches for.
+
+        Raises:
+            BundleError: The manifest does not list it.
+        """
+        if name not in self.files:
+            raise BundleError(f"{self.path} has no {name}; fit the bundle again with fbft-calibrate fit")
+        return self.path / name
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises:
+        BundleError: No bundle there, a file missing or altered, or a manifest that is not valid.
+    """
+    path = Path(path)
+    raw = _read_manifest(path)
+    bundle = _parse(path, raw)
+    for name, expected in bundle.files.items():
+        _verify_file(path, name, expected)
+    return bundle
+
+
+def seal_bundle(bundle: Bundle) -> Bundle:
+    """Hash the bundle's files, write `bundle.json` (atomically) and return the sealed bundle.
+
+    Every regular file in the folder is taken into the manifest.
+    """
+    names = sorted(
+        file.relative_to(bundle.path).as_posix()
+        for file in bundle.path.rglob("*")
+        if file.is_file() and not file.name.startswith(MANIFEST)
+    )
+    contents = {
+        "schema": SCHEMA,
+        "product": bundle.product,
+        "created": bundle.created,
+        "teacher": asdict(bundle.teacher),
+        "tile": asdict(bundle.tile),
+        "frame_sizes": bundle.frame_sizes,
+        "thresholds": asdict(bundle.thresholds) if bundle.thresholds else None,
+        "notes": bundle.notes,
+        "files": {name: file_sha256(bundle.path / name) for name in names},
+    }
+    partial = bundle.path / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, bundle.path / MANIFEST)
+    return open_bundle(bundle.path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _read_manifest(path: Path) -> bytes:
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit")
+    if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise BundleError(f"{manifest} has {manifest.stat().st_size} bytes, at most {_MAX_MANIFEST_BYTES} are read")
+    return manifest.read_bytes()
+
+
+def _verify_file(path: Path, name: str, expected: str) -> None:
+    relative = PurePosixPath(name)
+    file = path / name
+    if relative.is_absolute() or ".." in relative.parts or file.is_symlink():
+        raise BundleError(f"{path / MANIFEST} lists {name!r}, which is not a plain file inside the bundle")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; copy the bundle again, complete")
+    found = file_sha256(file)
+    if found != expected:
+        raise BundleError(
+            f"{file} was altered: SHA-256 {found[:12]}..., {MANIFEST} says {expected[:12]}...; copy the bundle again"
+        )
+
+
+def _parse(path: Path, raw: bytes) -> Bundle:
+    try:
+        return _from_contents(path, json.loads(raw), hashlib.sha256(raw).hexdigest())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error}); copy the bundle again"
+        ) from error
+
+
+def _from_contents(path: Path, contents: Any, sha256: str) -> Bundle:
+    if contents["schema"] != SCHEMA:
+        raise ValueError(f"schema {contents['schema']!r}, this version reads {SCHEMA!r}")
+    teacher, thresholds = contents["teacher"], contents["thresholds"]
+    return Bundle(
+        path=path,
+        product=str(contents["product"]),
+        created=str(contents["created"]),
+        teacher=TeacherIdentity(**{**teacher, "blocks": _pair(teacher["blocks"])}),
+        tile=_tile(contents["tile"]),
+        frame_sizes=tuple(_pair(size) for size in contents["frame_sizes"]),
+        thresholds=_thresholds(thresholds) if thresholds is not None else None,
+        notes=dict(contents["notes"]),
+        files={str(name): str(digest) for name, digest in contents["files"].items()},
+        sha256=sha256,
+    )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
+
+
+def _tile(contents: Any) -> TileGeometry:
+    tile = TileGeometry(
+        tile_px=int(contents["tile_px"]),
+        patch_px=int(contents["patch_px"]),
+        overlap_patches=int(contents["overlap_patches"]),
+        scale=float(contents["scale"]),
+    )
+    whole = tile.patch_px > 0 and tile.tile_px % tile.patch_px == 0
+    if not whole or not 0 <= tile.overlap_patches < tile.tile_patches or not 0 < tile.scale <= 16:
+        raise ValueError(f"tile geometry {tile} does not fit together")
+    return tile
+
+
+def _thresholds(contents: Any) -> Thresholds:
+    return Thresholds(
+        image=float(contents["image"]),
+        pixel=float(contents["pixel"]),
+        requested_rate=float(contents["requested_rate"]),
+        supported_rate=float(contents["supported_rate"]),
+        upper_rate=float(contents["upper_rate"]),
+        num_images=int(contents["num_images"]),
+    )

@@ -1,0 +1,43 @@
+"""From what a command raises to its exit status; shared by the project's three commands.
+
+Status 0: done; 1: whoever read the output went away; 2: an error that the user can act on, said in one line;
+130: interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from fbft_edge.errors import FbftError
+
+_STORAGE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only"}
+
+
+def exit_status(program: str, command: Callable[[], int]) -> int:
+    """Run a command; user errors become one line on standard error, bugs keep their traceback."""
+    try:
+        status = command()
+        sys.stdout.flush()
+    except FbftError as error:
+        return _refused(program, str(error))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if error.errno in _STORAGE:
+            where = f" ({error.filename})" if error.filename else ""
+            return _refused(program, f"cannot write{where}: {_STORAGE[error.errno]}; free space or write elsewhere")
+        raise
+    return status
+
+
+def _refused(program: str, reason: str) -> int:
+    with contextlib.suppress(OSError):
+        print(f"{program}: error: {reason}", file=sys.stderr, flush=True)
+    return 2

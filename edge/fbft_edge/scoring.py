@@ -1,0 +1,63 @@
+"""From an anomaly map to score, mask and regions.
+
+Knows nothing about how the map was made.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from fbft_edge.frame import Bool, Float32, Region
+
+TOP_FRACTION = 0.001
+MAX_REGIONS = 256
+_SAMPLE_STRIDE = 16
+
+
+def image_score(anomaly_map: Float32) -> float:
+    """Mean of the top 0.1 % of the map's pixels, at least one of them.
+
+    Args:
+        anomaly_map: (height, width) float32.
+    """
+    flat = anomaly_map.reshape(-1)
+    count = max(1, int(flat.size * TOP_FRACTION))
+    candidates = _candidates(flat, count)
+    return float(np.partition(candidates, candidates.size - count)[-count:].mean(dtype=np.float64))
+
+
+def _candidates(flat: Float32, count: int) -> Float32:
+    """Values that certainly include the `count` largest: those above a bound guessed from a sample."""
+    sample = flat[::_SAMPLE_STRIDE]
+    rank = min(sample.size, 2 * count // _SAMPLE_STRIDE + 16)
+    bound = np.partition(sample, sample.size - rank)[-rank]
+    candidates = flat[flat >= bound]
+    return candidates if candidates.size >= count else flat
+
+
+def find_regions(mask: Bool, anomaly_map: Float32) -> tuple[Region, ...]:
+    """Connected components (8 neighbours) of a mask, the largest peaks first.
+
+    Args:
+        mask: (height, width) bool.
+        anomaly_map: (height, width) float32, for the peaks.
+
+    Returns:
+        At most `MAX_REGIONS` regions.
+    """
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    order = np.argsort(stats[1:, cv2.CC_STAT_AREA])[::-1][:MAX_REGIONS] + 1
+    regions = [_region(int(label), labels, stats[label], centroids[label], anomaly_map) for label in order]
+    return tuple(sorted(regions, key=lambda region: -region.peak)) if count > 1 else ()
+
+
+def _region(label: int, labels: np.ndarray, stat: np.ndarray, centroid: np.ndarray, anomaly_map: Float32) -> Region:
+    left, top, width, height, area = (int(value) for value in stat)
+    window = np.s_[top : top + height, left : left + width]
+    return Region(
+        box_xyxy=(left, top, left + width, top + height),
+        area_px=area,
+        peak=float(anomaly_map[window][labels[window] == label].max()),
+        centroid_xy=(float(centroid[0]), float(centroid[1])),
+    )

@@ -1,0 +1,162 @@
+"""Where tiles lie on a frame, and how their patch grids join into one.
+
+Tiles are aligned to whole patches and overlap by whole patches, so joining happens on the small patch grid and
+the anomaly map is made once per frame. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from fbft_edge.frame import Float32, Uint8
+
+
+@dataclass(frozen=True, slots=True)
+class TileGeometry:
+    """The part of a bundle that says how frames are cut.
+
+    Attributes:
+        tile_px: Side of a square tile, a multiple of `patch_px`.
+        patch_px: Side of a patch.
+        overlap_patches: Least number of patches that neighbouring tiles share.
+        scale: Frames are resized by this factor before they are cut; 1 keeps the camera's pixels.
+    """
+
+    tile_px: int
+    patch_px: int
+    overlap_patches: int
+    scale: float = 1.0
+
+    @property
+    def tile_patches(self) -> int:
+        """Patches along a tile's side."""
+        return self.tile_px // self.patch_px
+
+
+class TilePlan:
+    """Tiles on frames of one size.
+
+    Attributes:
+        frame_size: (height, width) of the frames.
+        scaled_size: (height, width) after the geometry's scale.
+        grid: (rows, columns) of the stitched patch grid; its last row and column may reach beyond the frame.
+        num_tiles: Tiles per frame.
+    """
+
+    def __init__(self, geometry: TileGeometry, height: int, width: int) -> None:
+        self.geometry = geometry
+        self.frame_size = (height, width)
+        self.scaled_size = _scaled(height, geometry.scale), _scaled(width, geometry.scale)
+        self.grid = patch_grid(self.scaled_size, geometry.patch_px)
+        side, overlap = geometry.tile_patches, geometry.overlap_patches
+        self._row_starts = _starts(self.grid[0], side, overlap)
+        self._column_starts = _starts(self.grid[1], side, overlap)
+        self.num_tiles = len(self._row_starts) * len(self._column_starts)
+        self._row_weights = _weights(self._row_starts, side, self.grid[0])
+        self._column_weights = _weights(self._column_starts, side, self.grid[1])
+        padded = max(self.grid[0], side), max(self.grid[1], side)
+        self._canvas = np.empty((padded[0] * geometry.patch_px, padded[1] * geometry.patch_px, 3), np.uint8)
+
+    def origins_px(self) -> Iterator[tuple[int, int]]:
+        """Top and left of each tile in scaled pixels, row by row."""
+        patch_px = self.geometry.patch_px
+        for row in self._row_starts:
+            for column in self._column_starts:
+                yield row * patch_px, column * patch_px
+
+    def cut(self, pixels: Uint8, out: Uint8) -> None:
+        """Copy a frame's tiles; beyond the frame its edge is replicated.
+
+        Args:
+            pixels: (height, width, 3) uint8 RGB of `frame_size`.
+            out: (num_tiles, tile_px, tile_px, 3) uint8, written in the order of `origins_px`.
+        """
+        source = self._padded(pixels)
+        side = self.geometry.tile_px
+        for tile, (top, left) in zip(out, self.origins_px(), strict=True):
+            np.copyto(tile, source[top : top + side, left : left + side])
+
+    def stitch(self, distances: Float32) -> Float32:
+        """Join the tiles' patch grids; where tiles overlap they fade into each other.
+
+        Args:
+            distances: (num_tiles, tile_patches, tile_patches) float32.
+
+        Returns:
+            `grid`-shaped float32, owned by the caller.
+        """
+        side = self.geometry.tile_patches
+        grid = np.zeros((max(self.grid[0], side), max(self.grid[1], side)), np.float32)
+        tiles = iter(distances)
+        for row, row_weight in zip(self._row_starts, self._row_weights, strict=True):
+            for column, column_weight in zip(self._column_starts, self._column_weights, strict=True):
+                part = next(tiles) * row_weight[:, None] * column_weight[None, :]
+                grid[row : row + side, column : column + side] += part
+        return grid[: self.grid[0], : self.grid[1]]
+
+    def _padded(self, pixels: Uint8) -> Uint8:
+        if self.scaled_size != self.frame_size:
+            method = cv2.INTER_AREA if self.geometry.scale < 1 else cv2.INTER_CUBIC
+            pixels = cv2.resize(pixels, self.scaled_size[::-1], interpolation=method)
+        height, width = self.scaled_size
+        if (height, width) == self._canvas.shape[:2]:
+            return pixels
+        self._canvas[:height, :width] = pixels
+        self._canvas[:height, width:] = pixels[:, -1:]
+        self._canvas[height:] = self._canvas[height - 1]
+        return self._canvas
+
+
+def best_tile_px(
+    grid: tuple[int, int], patch_px: int, overlap_patches: int, embed_dim: int, *, least: int = 24, most: int = 37
+) -> int:
+    """Tile side with the least teacher work per frame.
+
+    A ViT block costs 24 D^2 FLOPs a token outside attention and 4 N D inside, N tokens a tile; smaller tiles save
+    attention, badly fitting ones repeat patches. DINOv2 was trained at 37 patches a side.
+
+    Args:
+        grid: (rows, columns) of the frame's patch grid.
+        patch_px: Side of a patch.
+        overlap_patches: Least overlap of neighbouring tiles.
+        embed_dim: D, length of a feature vector.
+        least: Smallest side considered, in patches.
+        most: Largest side considered, in patches.
+    """
+
+    def cost(side: int) -> int:
+        tiles = len(_starts(grid[0], side, overlap_patches)) * len(_starts(grid[1], side, overlap_patches))
+        return tiles * side**2 * (24 * embed_dim + 4 * side**2)
+
+    return patch_px * min(range(most, least - 1, -1), key=cost)
+
+
+def patch_grid(size_px: tuple[int, int], patch_px: int) -> tuple[int, int]:
+    """(rows, columns) of the patches that cover a picture of (height, width)."""
+    return -(-size_px[0] // patch_px), -(-size_px[1] // patch_px)
+
+
+def _scaled(length: int, scale: float) -> int:
+    return max(1, round(length * scale))
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """First patch of each tile along one axis: as few tiles as will do, evenly spread, the last one flush."""
+    if length <= side:
+        return [0]
+    count = -(-(length - overlap) // (side - overlap))
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+
+
+def _weights(starts: list[int], side: int, length: int) -> list[Float32]:
+    """Weight of each tile's patches along one axis: linear ramps in the overlaps, summing to 1 everywhere."""
+    raw = np.zeros((len(starts), max(length, side)), np.float64)
+    for tile, start in enumerate(starts):
+        raw[tile, start : start + side] = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1))
+    shares = raw / raw.sum(axis=0)
+    return [shares[tile, start : start + side].astype(np.float32) for tile, start in enumerate(starts)]
+

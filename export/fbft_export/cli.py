@@ -1,0 +1,56 @@
+"""The command `fbft-export`: a bundle in, engines for it out.
+
+Knows nothing beyond its arguments; the work is done in `fbft_export.engines`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fbft_edge.bundle import GRAPH, Bundle, open_bundle
+from fbft_edge.exit_status import exit_status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return exit_status("fbft-export", lambda: _export(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("fbft-export", description="Build engines for a bundle and hold them to float32.")
+    parser.add_argument("bundle", type=Path, help="the bundle, NAME.fbft")
+    parser.add_argument("--runtime", choices=["openvino"], default="openvino", help="default: %(default)s")
+    parser.add_argument("--precision", choices=["bf16", "f32"], help="default: bf16 where the CPU has it")
+    parser.add_argument("--list", action="store_true", help="show the engines the bundle holds, and build nothing")
+    return parser
+
+
+def _export(args: argparse.Namespace) -> int:
+    from fbft_export.engines import export_openvino
+
+    console = Console()
+    bundle = open_bundle(args.bundle)
+    if not args.list:
+        bundle, _ = export_openvino(bundle, args.precision)
+    console.print(_engine_table(bundle))
+    return 0
+
+
+def _engine_table(bundle: Bundle) -> Table:
+    from fbft_export.engines import read_sidecars
+
+    table = Table("runtime", "version", "target", "precision", "map max", "map mean", "score", "state")
+    for sidecar in read_sidecars(bundle):
+        parity = sidecar["parity"]
+        is_current = sidecar["graph_sha256"] == bundle.files[GRAPH]
+        table.add_row(
+            *(str(sidecar[key]) for key in ("runtime", "version", "target", "precision")),
+            *(f"{parity[key]:.3%}" for key in ("map_max", "map_mean", "score_max")),
+            "current" if is_current else "stale: the graph has changed",
+        )
+    return table

@@ -1,0 +1,69 @@
+"""One ONNX graph from teacher and students: uint8 tiles in, patch distances out.
+
+Normalisation, teacher, students and distance are inside, so no runtime has preprocessing of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from fbft_export.students import Students, patch_distance
+from fbft_export.teacher import Teacher
+
+INPUT = "tiles"
+OUTPUT = "distances"
+_OPSET = 20
+
+
+class PatchDistanceModel(nn.Module):
+    """(batch, tile, tile, 3) uint8 RGB to (batch, rows, columns) float32 patch distance in [0, 4]."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, teacher: Teacher, students: Students) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.students = students
+        self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(teacher.std).view(1, 3, 1, 1)))
+        self.eval()
+
+    def features(self, tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """f_j and f_k of uint8 tiles, each (batch, patches, embed_dim)."""
+        # TensorRT lets a UINT8 input feed only a cast, so cast comes before permute.
+        pixels = tiles.to(self.mean.dtype).permute(0, 3, 1, 2)
+        f_j, f_k = self.teacher((pixels - self.mean) * self.scale)
+        return f_j, f_k
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Patch distances of uint8 tiles."""
+        side = self.teacher.tile_px // self.teacher.patch_px
+        distance = patch_distance(self.students, *self.features(tiles))
+        return distance.float().unflatten(1, (side, side))
+
+
+def write_graph(model: PatchDistanceModel, path: Path) -> None:
+    """Write the model as ONNX, batch size free, everything in one file."""
+    tile_px = model.teacher.tile_px
+    example = torch.zeros(2, tile_px, tile_px, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns about itself
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"tiles": {0: torch.export.Dim("batch", min=1, max=1024)}},
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    onnx.save(program.model_proto, path)
