@@ -6,7 +6,6 @@ The stages live in their own modules; here is only their order.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 import time
@@ -169,9 +168,7 @@ def _teacher_and_geometry(
     height, width = nominal.sizes[0]
     scale = scale_factor(settings.scale, height, width)
     # The patch size is the teacher's; a probe without weights tells it before the tile size is chosen.
-    probe = load_teacher(
-        settings.teacher, tile_px=settings.tile_px or 518, blocks=settings.blocks, pretrained=False
-    )
+    probe = load_teacher(settings.teacher, tile_px=settings.tile_px or 518, blocks=settings.blocks, pretrained=False)
     grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
     tile_px = settings.tile_px or best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
     geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
@@ -237,8 +234,8 @@ def _move(partial: Path, out: Path) -> None:
     partial.chmod(0o755)
     if out.exists():
         old = partial.with_name(f"{partial.name}.old")
-        os.replace(out, old)
-        os.replace(partial, out)
+        out.replace(old)
+        partial.replace(out)
         shutil.rmtree(old)
     else:
-        os.replace(partial, out)
+        partial.replace(out)

@@ -95,7 +95,7 @@ def _steps(
         with native_autocast():
             loss = _loss(students, f_j[batch].float(), f_k[batch].float())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
         yield float(loss.detach())

@@ -67,6 +67,12 @@ class MapOperator:
         self._column_bands = _bands(axis_operator(grid[1], patch_px, scaled_size[1], frame_size[1]))
         self._wide = np.empty((grid[0], frame_size[1]), np.float32)
 
+    @property
+    def flops(self) -> int:
+        """FLOPs of one map."""
+        columns = sum(band.weights.size for band in self._column_bands) * self.grid[0]
+        return 2 * (columns + sum(band.weights.size for band in self._row_bands) * self.frame_size[1])
+
     def apply(self, distances: Float32, out: Float32) -> None:
         """Make one map.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -161,7 +160,7 @@ def seal_bundle(bundle: Bundle) -> Bundle:
     }
     partial = bundle.path / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, bundle.path / MANIFEST)
+    partial.replace(bundle.path / MANIFEST)
     return open_bundle(bundle.path)
 
 

@@ -23,7 +23,7 @@ def exit_status(program: str, command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
     except FbftError as error:
-        return _refused(program, str(error))
+        return refuse(program, str(error))
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -32,12 +32,13 @@ def exit_status(program: str, command: Callable[[], int]) -> int:
             return 1
         if error.errno in _STORAGE:
             where = f" ({error.filename})" if error.filename else ""
-            return _refused(program, f"cannot write{where}: {_STORAGE[error.errno]}; free space or write elsewhere")
+            return refuse(program, f"cannot write{where}: {_STORAGE[error.errno]}; free space or write elsewhere")
         raise
     return status
 
 
-def _refused(program: str, reason: str) -> int:
+def refuse(program: str, reason: str) -> int:
+    """Say one line on standard error; returns status 2."""
     with contextlib.suppress(OSError):
         print(f"{program}: error: {reason}", file=sys.stderr, flush=True)
     return 2

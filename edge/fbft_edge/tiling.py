@@ -101,7 +101,7 @@ class TilePlan:
     def _padded(self, pixels: Uint8) -> Uint8:
         if self.scaled_size != self.frame_size:
             method = cv2.INTER_AREA if self.geometry.scale < 1 else cv2.INTER_CUBIC
-            pixels = cv2.resize(pixels, self.scaled_size[::-1], interpolation=method)
+            pixels = np.asarray(cv2.resize(pixels, self.scaled_size[::-1], interpolation=method), np.uint8)
         height, width = self.scaled_size
         if (height, width) == self._canvas.shape[:2]:
             return pixels
@@ -159,4 +159,3 @@ def _weights(starts: list[int], side: int, length: int) -> list[Float32]:
         raw[tile, start : start + side] = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1))
     shares = raw / raw.sum(axis=0)
     return [shares[tile, start : start + side].astype(np.float32) for tile, start in enumerate(starts)]
-

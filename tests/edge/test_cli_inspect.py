@@ -1,0 +1,229 @@
+"""`fbft-edge inspect` and `demo` as a user meets them, with a bundle that finds bright patches."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds, open_bundle, seal_bundle
+from fbft_edge.cli import main
+from fbft_edge.demo import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
+from fbft_edge.images import read_image, write_image
+from fbft_edge.synthetic import render_part
+from fbft_edge.tiling import TileGeometry
+
+TILE = 140
+PATCH = 14
+DEMO_SIDE = 700
+
+
+def write_graph(path: Path) -> None:
+    """A model whose patch distance is the mean brightness of the patch, in [0, 1]."""
+    pooling = {"kernel_shape": [PATCH] * 2, "strides": [PATCH] * 2}
+    nodes = [
+        helper.make_node("Cast", ["tiles"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["patches"], **pooling),
+        helper.make_node("ReduceMean", ["patches"], ["level"], axes=[1], keepdims=0),
+        helper.make_node("Div", ["level", "white"], ["distance"]),
+    ]
+    rows = TILE // PATCH
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", TILE, TILE, 3])],
+        [helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch", rows, rows])],
+        [helper.make_tensor("white", TensorProto.FLOAT, [], [255.0])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def make_bundle(path: Path, thresholds: Thresholds | None, frame_size: tuple[int, int]) -> Path:
+    path.mkdir(parents=True)
+    write_graph(path / "model.onnx")
+    bundle = Bundle(
+        path=path,
+        product="bright",
+        created="2026-01-01T00:00:00Z",
+        teacher=TeacherIdentity("none", "0" * 64, 1, (0, 1)),
+        tile=TileGeometry(TILE, PATCH, 0),
+        frame_sizes=(frame_size,),
+        thresholds=thresholds,
+    )
+    seal_bundle(bundle)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    thresholds = Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100)
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "bright.fbft", thresholds, (TILE, TILE))
+
+
+def write_part(path: Path, is_bright: bool = False, height: int = TILE, width: int = TILE) -> Path:
+    pixels = np.full((height, width, 3), 40, np.uint8)
+    if is_bright:
+        pixels[42:98, 56:112] = 250
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, pixels)
+    return path
+
+
+def inspect(bundle: Path, out: Path, *arguments: Path | str) -> int:
+    return main(["inspect", "--bundle", str(bundle), *map(str, arguments), "--out", str(out)])
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_ok_and_anomalous_images_both_end_with_status_0(bundle: Path, tmp_path: Path) -> None:
+    paths = write_part(tmp_path / "dark.png"), write_part(tmp_path / "bright.png", is_bright=True)
+
+    assert inspect(bundle, tmp_path / "out", *paths) == 0
+    assert [line["verdict"] for line in lines(tmp_path / "out")] == ["ok", "anomalous"]
+
+
+def test_an_anomalous_image_fails_when_that_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    path = write_part(tmp_path / "bright.png", is_bright=True)
+
+    assert inspect(bundle, tmp_path / "out", path, "--fail-on-anomaly") == 1
+
+
+def test_an_unreadable_image_ends_with_status_1_after_all_others(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    write_part(tmp_path / "in/whole.png")
+
+    assert inspect(bundle, tmp_path / "out", tmp_path / "in") == 1
+    assert [line["verdict"] for line in lines(tmp_path / "out")] == ["fault", "ok"]
+
+
+def test_a_line_carries_the_bundle_and_its_thresholds(bundle: Path, tmp_path: Path) -> None:
+    inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png"))
+    (line,) = lines(tmp_path / "out")
+
+    assert line["bundle_sha256"] == open_bundle(bundle).sha256
+    assert (line["image_threshold"], line["pixel_threshold"]) == (0.5, 0.6)
+
+
+def test_the_mask_lies_where_the_part_is_bright(bundle: Path, tmp_path: Path) -> None:
+    inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png", is_bright=True))
+    mask = read_image(tmp_path / "out/masks/a.png")[..., 0] > 0
+
+    assert mask[70, 84]
+    assert not mask[:28].any()
+    assert not mask[:, :42].any()
+
+
+def test_the_regions_of_a_line_lie_in_the_mask(bundle: Path, tmp_path: Path) -> None:
+    inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png", is_bright=True))
+    (region,) = lines(tmp_path / "out")[0]["regions"]
+    mask = read_image(tmp_path / "out/masks/a.png")[..., 0] > 0
+    left, top, right, bottom = region["box_xyxy"]
+
+    assert mask[top:bottom, left:right].sum() == mask.sum() == region["area_px"]
+
+
+def test_images_of_different_sizes_are_inspected_and_foreign_sizes_are_told(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [
+        write_part(tmp_path / "a.png"),
+        write_part(tmp_path / "b.png", height=200, width=290),
+        write_part(tmp_path / "c.png", height=30, width=20),
+    ]
+
+    assert inspect(bundle, tmp_path / "out", *paths) == 0
+    assert [(line["height"], line["width"]) for line in lines(tmp_path / "out")] == [
+        (140, 140),
+        (200, 290),
+        (30, 20),
+    ]
+    assert "200x290" in capsys.readouterr().out
+
+
+def test_the_table_goes_to_stdout_and_the_progress_to_stderr(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png"))
+    printed = capsys.readouterr()
+
+    assert "anomalous" in printed.out
+    assert "Inspecting" in printed.err
+    assert "Inspecting" not in printed.out
+
+
+def test_a_bundle_without_thresholds_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = make_bundle(tmp_path / "raw.fbft", None, (TILE, TILE))
+
+    assert inspect(raw, tmp_path / "out", write_part(tmp_path / "a.png")) == 2
+    assert "fbft-calibrate threshold" in capsys.readouterr().err
+
+
+def test_an_altered_bundle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    altered = make_bundle(tmp_path / "a.fbft", Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100), (TILE, TILE))
+    with (altered / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    assert inspect(altered, tmp_path / "out", write_part(tmp_path / "a.png")) == 2
+    assert "was altered" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_with_status_2_and_one_line(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.jsonl").symlink_to("/dev/full")
+
+    assert inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png")) == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "inspect"])
+def test_help_needs_neither_engine_nor_images(command: str) -> None:
+    code = f"from fbft_edge.cli import main\ntry: main([{command!r}, '--help'])\nexcept SystemExit: pass\n"
+    code += "import sys; print([name for name in ('openvino', 'cv2', 'torch') if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def demo_folder(out: Path) -> list[DemoPart]:
+    """A demo folder as a former run leaves it, with a bundle that finds nothing."""
+    make_bundle(out / "demo.fbft", Thresholds(2.0, 2.0, 0.01, 0.01, 0.05, 100), (DEMO_SIDE, DEMO_SIDE))
+    parts = [DemoPart(f"{size_px:03}-x", size_px, "pit", (300, 300, 340, 340)) for size_px in DEFECT_SIZES_PX]
+    parts += [DemoPart("900-nominal", 0, "nominal", (400, 450, 500, 550))]
+    pixels = render_part(0, DEMO_SIDE, DEMO_SIDE).pixels
+    (out / "test").mkdir()
+    for part in parts:
+        write_image(out / "test" / f"{part.name}.png", pixels)
+    write_stamp(out, parts)
+    return parts
+
+
+def test_a_second_demo_runs_line_and_inspection_with_the_bundle_that_is_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = demo_folder(tmp_path)
+    sealed = (tmp_path / "demo.fbft/bundle.json").read_bytes()
+    status = main(["demo", "--out", str(tmp_path), "--seconds", "1"])
+    printed = capfd.readouterr().out
+
+    assert status == 0
+    assert "--fresh" in printed
+    assert re.search(r"[1-9]\d* received, 0 lost", printed)
+    assert "0 of 1" in printed
+    assert printed.splitlines()[-1] == str(tmp_path / "demo.png")
+    assert read_image(tmp_path / "demo.png").shape[1] > 2000
+    assert (tmp_path / "demo.fbft/bundle.json").read_bytes() == sealed
+    assert stamped_parts(tmp_path) == parts

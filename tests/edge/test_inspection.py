@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds
+from fbft_edge.cli import main
+from fbft_edge.errors import ArgumentError, BundleError, ImageError
+from fbft_edge.frame import Detection, Uint8, Verdict
+from fbft_edge.images import read_image, write_image
+from fbft_edge.inspection import (
+    DetectorPool,
+    Inspection,
+    expanded,
+    inspect,
+    inspect_images,
+    output_names,
+    report,
+)
+from fbft_edge.scoring import find_regions
+from fbft_edge.tiling import TileGeometry
+
+
+class RedDetector:
+    """Finds red pixels; stands in for an engine."""
+
+    def __init__(self, height: int = 0, width: int = 0) -> None:
+        self.size, self.is_closed = (height, width), False
+
+    def detect(self, pixels: Uint8) -> Detection:
+        anomaly_map = (pixels[..., 0].astype(np.float32) - pixels[..., 2]) / 255
+        mask = anomaly_map > 0.5
+        score = float(anomaly_map.max())
+        return Detection(score, score, mask, find_regions(mask, anomaly_map), bool(mask.any()))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+THRESHOLDS = Thresholds(0.4, 0.5, 0.01, 0.01, 0.02, 100)
+
+
+def bundle(
+    thresholds: Thresholds | None = THRESHOLDS,
+    frame_sizes: tuple[tuple[int, int], ...] = (),
+) -> Bundle:
+    return Bundle(
+        path=Path("b.fbft"),
+        product="p",
+        created="2026-01-01T00:00:00Z",
+        teacher=TeacherIdentity("t", "0" * 64, 384, (5, 8)),
+        tile=TileGeometry(28, 14, 0),
+        frame_sizes=frame_sizes,
+        thresholds=thresholds,
+        sha256="ab" * 32,
+    )
+
+
+def write_part(path: Path, red: bool = False, height: int = 40, width: int = 50) -> Path:
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    if red:
+        pixels[10:14, 20:25] = (255, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, pixels)
+    return path
+
+
+def run(paths: list[Path], out: Path, **of_bundle: Any) -> Inspection:
+    return inspect_images(bundle(**of_bundle), paths, out, RedDetector().detect)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_every_image_gets_one_line_in_order(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / f"{name}.png", red=name == "b") for name in "abc"]
+    run(paths, tmp_path / "out")
+
+    assert [(line["file"], line["verdict"]) for line in lines(tmp_path / "out")] == [
+        (str(paths[0]), "ok"),
+        (str(paths[1]), "anomalous"),
+        (str(paths[2]), "ok"),
+    ]
+
+
+def test_a_line_says_everything_about_an_image(tmp_path: Path) -> None:
+    path = write_part(tmp_path / "part.png", red=True)
+    run([path], tmp_path / "out")
+
+    assert lines(tmp_path / "out") == [
+        {
+            "bundle_sha256": "ab" * 32,
+            "file": str(path),
+            "height": 40,
+            "image_threshold": 0.4,
+            "mask": "masks/part.png",
+            "overlay": "overlays/part.jpg",
+            "peak": 1.0,
+            "pixel_threshold": 0.5,
+            "reason": None,
+            "regions": [{"area_px": 20, "box_xyxy": [20, 10, 25, 14], "centroid_xy": [22.0, 11.5], "peak": 1.0}],
+            "score": 1.0,
+            "verdict": "anomalous",
+            "width": 50,
+        }
+    ]
+
+
+def test_the_keys_of_a_line_are_sorted(tmp_path: Path) -> None:
+    run([write_part(tmp_path / "a.png")], tmp_path / "out")
+    (line,) = lines(tmp_path / "out")
+
+    assert list(line) == sorted(line)
+
+
+def test_all_lines_have_the_same_keys(tmp_path: Path) -> None:
+    run([write_part(tmp_path / "a.png", red=True), tmp_path / "missing.png"], tmp_path / "out")
+    found, missing = lines(tmp_path / "out")
+
+    assert found.keys() == missing.keys()
+
+
+def test_masks_are_black_and_white(tmp_path: Path) -> None:
+    run([write_part(tmp_path / "a.png", red=True)], tmp_path / "out")
+    mask = read_image(tmp_path / "out/masks/a.png")[..., 0]
+
+    assert np.array_equal(np.unique(mask), [0, 255])
+    assert np.argwhere(mask == 255).min(axis=0).tolist() == [10, 20]
+    assert (mask == 255).sum() == 20
+
+
+def test_an_overlay_has_the_size_of_its_image(tmp_path: Path) -> None:
+    run([write_part(tmp_path / "a.png", red=True)], tmp_path / "out")
+
+    assert read_image(tmp_path / "out/overlays/a.jpg").shape == (40, 50, 3)
+
+
+def test_an_unreadable_image_is_a_fault_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    inspection = run([broken, write_part(tmp_path / "b.png")], tmp_path / "out")
+    first, second = lines(tmp_path / "out")
+
+    assert (first["verdict"], first["score"], first["height"]) == ("fault", None, None)
+    assert "not a readable image" in first["reason"]
+    assert second["verdict"] == "ok"
+    assert inspection.counts == Counter({Verdict.FAULT: 1, Verdict.OK: 1})
+
+
+def test_a_detection_that_is_not_finite_is_a_fault(tmp_path: Path) -> None:
+    def detect(pixels: Uint8) -> Detection:
+        return Detection(float("nan"), 1.0, np.zeros(pixels.shape[:2], bool), (), False)
+
+    inspect_images(bundle(), [write_part(tmp_path / "a.png")], tmp_path / "out", detect)
+    (line,) = lines(tmp_path / "out")
+
+    assert (line["verdict"], line["score"], line["mask"]) == ("fault", None, None)
+
+
+def test_files_of_the_same_name_keep_their_own_outputs(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / "x/a.png", red=True), write_part(tmp_path / "y/a.png")]
+    run(paths, tmp_path / "out")
+    first, second = (read_image(tmp_path / "out" / line["mask"]) for line in lines(tmp_path / "out"))
+
+    assert first.any()
+    assert not second.any()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.png", "b.png"], ["a", "b"]),
+        (["a.png", "a.jpg"], ["a", "a-2"]),
+        (["x/a.png", "y/A.png"], ["a", "A-2"]),
+        (["x/a.png", "y/a.png", "a-2.png"], ["a", "a-2", "a-2-2"]),
+        (["a-2.png", "x/a.png", "y/a.png"], ["a-2", "a", "a-3"]),
+        (["a.b.png"], ["a.b"]),
+    ],
+)
+def test_output_names_are_unique(paths: list[str], names: list[str]) -> None:
+    assert output_names([Path(path) for path in paths]) == names
+
+
+def test_a_folder_stands_for_its_images_and_a_file_for_itself(tmp_path: Path) -> None:
+    first, second = write_part(tmp_path / "in/a.png"), write_part(tmp_path / "in/b.png")
+    (tmp_path / "in/notes.txt").write_text("no image")
+
+    assert expanded([tmp_path / "in", second]) == [first, second, second]
+
+
+def test_nothing_to_inspect_is_an_error() -> None:
+    with pytest.raises(ArgumentError, match="no images"):
+        expanded([])
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="holds no image"):
+        expanded([tmp_path])
+
+
+def test_a_bundle_without_thresholds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="threshold"):
+        run([write_part(tmp_path / "a.png")], tmp_path / "out", thresholds=None)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_does_not_exist_is_a_user_error(tmp_path: Path) -> None:
+    path = write_part(tmp_path / "a.png")
+
+    with pytest.raises(BundleError):
+        inspect(tmp_path / "none.fbft", [path], tmp_path / "out")
+
+
+def test_the_command_ends_with_status_2_and_one_line_on_a_user_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = write_part(tmp_path / "a.png")
+    status = main(["inspect", "--bundle", str(tmp_path / "none"), str(image), "--out", str(tmp_path / "out")])
+
+    assert status == 2
+    assert "is not a bundle" in capsys.readouterr().err
+
+
+def test_one_detector_is_made_for_each_size() -> None:
+    made: list[RedDetector] = []
+
+    def make(height: int, width: int) -> RedDetector:
+        made.append(RedDetector(height, width))
+        return made[-1]
+
+    pool = DetectorPool(make)
+    for size in ((40, 50), (30, 20), (40, 50)):
+        pool.detect(np.zeros((*size, 3), np.uint8))
+    pool.close()
+
+    assert [detector.size for detector in made] == [(40, 50), (30, 20)]
+    assert all(detector.is_closed for detector in made)
+
+
+def test_sizes_that_the_thresholds_were_not_found_on_are_counted(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / "a.png"), write_part(tmp_path / "b.png", height=60)]
+    inspection = run(paths, tmp_path / "out", frame_sizes=((40, 50),))
+
+    assert inspection.foreign_sizes == Counter({(60, 50): 1})
+
+
+def test_a_line_is_on_disk_before_the_next_image_is_read(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / f"{name}.png") for name in "ab"]
+    seen = []
+
+    def detect(pixels: Uint8) -> Detection:
+        seen.append(len(lines(tmp_path / "out")))
+        return RedDetector().detect(pixels)
+
+    inspect_images(bundle(), paths, tmp_path / "out", detect)
+
+    assert seen == [0, 1]
+
+
+def test_an_interruption_keeps_the_lines_so_far(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / "a.png"), write_part(tmp_path / "b.png", red=True)]
+
+    def detect(pixels: Uint8) -> Detection:
+        detection = RedDetector().detect(pixels)
+        if detection.is_anomalous:
+            raise KeyboardInterrupt
+        return detection
+
+    with pytest.raises(KeyboardInterrupt):
+        inspect_images(bundle(), paths, tmp_path / "out", detect)
+
+    assert [line["verdict"] for line in lines(tmp_path / "out")] == ["ok"]
+
+
+def test_a_full_disk_is_a_user_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(ImageError, match=r"results\.jsonl cannot be written: No space left"):
+        run([write_part(tmp_path / "a.png")], tmp_path / "out")
+
+
+def test_an_output_folder_that_is_a_file_is_a_user_error(tmp_path: Path) -> None:
+    path = write_part(tmp_path / "a.png")
+
+    with pytest.raises(ImageError, match="cannot be written"):
+        run([path], path)
+
+
+def test_a_second_run_replaces_the_results_of_the_first(tmp_path: Path) -> None:
+    for _ in range(2):
+        run([write_part(tmp_path / "a.png")], tmp_path / "out")
+
+    assert len(lines(tmp_path / "out")) == 1
+
+
+def test_the_overview_shows_at_most_twelve_images(tmp_path: Path) -> None:
+    paths = [write_part(tmp_path / f"{index}.png", red=index == 3) for index in range(14)]
+    run(paths[:12], tmp_path / "twelve")
+    run(paths, tmp_path / "fourteen")
+    sizes = {read_image(tmp_path / name / "overview.png").shape for name in ("twelve", "fourteen")}
+
+    assert len(sizes) == 1
+
+
+def test_without_a_readable_image_there_is_no_overview(tmp_path: Path) -> None:
+    run([tmp_path / "missing.png"], tmp_path / "out")
+
+    assert not (tmp_path / "out/overview.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("counts", "fail_on_anomaly", "status"),
+    [
+        ({Verdict.OK: 3}, False, 0),
+        ({Verdict.OK: 3}, True, 0),
+        ({Verdict.ANOMALOUS: 1}, False, 0),
+        ({Verdict.ANOMALOUS: 1}, True, 1),
+        ({Verdict.OK: 3, Verdict.FAULT: 1}, False, 1),
+    ],
+)
+def test_the_exit_status_tells_images_without_a_verdict(
+    counts: dict[Verdict, int], fail_on_anomaly: bool, status: int
+) -> None:
+    assert Inspection(Counter(counts)).exit_status(fail_on_anomaly) == status
+
+
+def test_the_report_counts_verdicts_and_names_foreign_sizes() -> None:
+    inspection = Inspection(Counter({Verdict.OK: 7, Verdict.ANOMALOUS: 5, Verdict.FAULT: 2}), Counter({(60, 50): 3}))
+    console = Console(file=io.StringIO(), width=100)
+    report(inspection, Path("out"), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+
+    assert [row.split()[1:4:2] for row in text.splitlines() if "│" in row] == [
+        ["ok", "7"],
+        ["anomalous", "5"],
+        ["unreadable", "2"],
+    ]
+    assert "60x50" in text

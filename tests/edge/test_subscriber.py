@@ -1,0 +1,212 @@
+"""A subscriber gets typed results, knows what it missed, and survives whatever comes over the wire."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import zmq
+
+from fbft_edge.errors import ArgumentError, MessageError
+from fbft_edge.frame import Detection, Frame, Verdict
+from fbft_edge.ledger import Ledger
+from fbft_edge.message import Health, MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.publisher import ResultPublisher
+from fbft_edge.result import Result
+from fbft_edge.subscriber import ResultSubscriber
+
+OK = Health("ok")
+
+
+def writer(site: str = "hall-3", camera: str = "press-1") -> MessageWriter:
+    return MessageWriter(site, camera, 0.5, "ab" * 32)
+
+
+def message(session: MessageWriter) -> list[bytes]:
+    return session.write(encode_no_detection(), Verdict.STALE, 5, Ledger().publish_stale(), OK)
+
+
+@pytest.fixture
+def publisher() -> Iterator[ResultPublisher]:
+    with ResultPublisher("tcp://127.0.0.1:*") as publisher:
+        yield publisher
+
+
+def joined(publisher: ResultPublisher, **names: str) -> ResultSubscriber:
+    """A subscriber that is known to be connected: it has received a message of another session."""
+    subscriber = ResultSubscriber(publisher.endpoint, **names)
+    greeting = writer(names.get("site", "hall-3"), names.get("camera", "greeter"))
+    while subscriber.receive(0.01) is None:
+        publisher.send(message(greeting))
+    while subscriber.receive(0.05) is not None:
+        pass
+    return subscriber
+
+
+def received(subscriber: ResultSubscriber, limit: int = 100) -> list[Result]:
+    results = []
+    while len(results) < limit and (result := subscriber.receive(0.3)) is not None:
+        results.append(result)
+    return results
+
+
+def test_a_result_arrives_as_it_was_published(publisher: ResultPublisher) -> None:
+    mask = np.zeros((6, 9), bool)
+    mask[2, 3] = True
+    frame = Frame("press-1", 4, 17, np.zeros((6, 9, 3), np.uint8))
+    encoded = encode_detection(frame, Detection(0.75, 1.0, mask, (), True))
+    with joined(publisher) as subscriber:
+        publisher.send(writer().write(encoded, Verdict.ANOMALOUS, 18, Ledger().publish_stale(), OK))
+        result = subscriber.receive(5)
+    assert (result.frame_id, result.captured_ns, result.verdict, result.score) == (
+        4,
+        17,
+        Verdict.ANOMALOUS,
+        0.75,
+    )
+    np.testing.assert_array_equal(result.mask, mask)
+
+
+def test_without_a_message_receive_returns_none_after_its_timeout(publisher: ResultPublisher) -> None:
+    with ResultSubscriber(publisher.endpoint) as subscriber:
+        start_s = time.monotonic()
+        assert subscriber.receive(0.1) is None
+        assert time.monotonic() - start_s >= 0.09
+
+
+def test_a_subscriber_may_come_before_its_publisher() -> None:
+    with ResultPublisher("tcp://127.0.0.1:*") as placeholder:
+        endpoint = placeholder.endpoint
+    with ResultSubscriber(endpoint) as subscriber:
+        assert subscriber.receive(0.05) is None
+        with ResultPublisher(endpoint) as publisher:
+            session = writer()
+            answers = (publisher.send(message(session)) or subscriber.receive(0.05) for _ in range(200))
+            assert next(result for result in answers if result is not None).site == "hall-3"
+
+
+def test_the_iterator_yields_results(publisher: ResultPublisher) -> None:
+    session = writer()
+    with joined(publisher) as subscriber:
+        for _ in range(3):
+            publisher.send(message(session))
+        assert [result.sequence for result in itertools.islice(subscriber, 3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lost", [[], [1], [1, 2, 3], [2, 4]])
+def test_lost_counts_the_messages_missed_just_before(publisher: ResultPublisher, lost: list[int]) -> None:
+    session = writer()
+    messages = [message(session) for _ in range(6)]
+    with joined(publisher) as subscriber:
+        for index in set(range(6)) - set(lost):
+            publisher.send(messages[index])
+        assert sum(result.lost for result in received(subscriber, 6 - len(lost))) == len(lost)
+
+
+def test_the_first_result_of_a_late_subscriber_has_lost_nothing(publisher: ResultPublisher) -> None:
+    session = writer()
+    messages = [message(session) for _ in range(6)]
+    with joined(publisher) as subscriber:
+        publisher.send(messages[5])
+        assert subscriber.receive(5).lost == 0
+
+
+def test_a_restarted_publisher_is_no_loss(publisher: ResultPublisher) -> None:
+    before, after = writer(), writer()
+    with joined(publisher) as subscriber:
+        for session in (before, before, after):
+            publisher.send(message(session))
+        assert [result.lost for result in received(subscriber, 3)] == [0, 0, 0]
+
+
+def test_loss_is_counted_per_camera(publisher: ResultPublisher) -> None:
+    one, two = writer(camera="press-1"), writer(camera="press-2")
+    with joined(publisher) as subscriber:
+        for session in (one, two, one, one, two):
+            publisher.send(message(session))
+        assert [result.lost for result in received(subscriber, 5)] == [0] * 5
+
+
+def test_a_repeated_message_is_no_loss(publisher: ResultPublisher) -> None:
+    session = writer()
+    messages = [message(session) for _ in range(3)]
+    with joined(publisher) as subscriber:
+        for index in (2, 0):
+            publisher.send(messages[index])
+        assert [result.lost for result in received(subscriber, 2)] == [0, 0]
+
+
+def test_a_slow_subscriber_sees_what_it_missed(publisher: ResultPublisher) -> None:
+    session = writer()
+    mask = np.random.default_rng(0).random((1000, 1000)) > 0.5
+    encoded = encode_detection(Frame("press-1", 0, 1, np.zeros((1, 1, 3), np.uint8)), Detection(0, 0, mask, (), False))
+    with joined(publisher) as subscriber:
+        for _ in range(300):
+            publisher.send(session.write(encoded, Verdict.OK, 5, Ledger().publish_stale(), OK))
+        results = received(subscriber, 300)
+        while not any(result.lost for result in results):
+            publisher.send(message(session))
+            results += received(subscriber, 1)
+    assert len(results) + sum(result.lost for result in results) == results[-1].sequence + 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({}, ["a/x", "a/y", "b/x", "ab/x"]),
+        ({"site": "a"}, ["a/x", "a/y"]),
+        ({"camera": "x"}, ["a/x", "b/x", "ab/x"]),
+        ({"site": "b", "camera": "x"}, ["b/x"]),
+    ],
+)
+def test_a_subscriber_gets_only_what_it_asked_for(
+    publisher: ResultPublisher, names: dict[str, str], expected: list[str]
+) -> None:
+    with joined(publisher, **names) as subscriber:
+        for site, camera in (("a", "x"), ("a", "y"), ("b", "x"), ("ab", "x")):
+            publisher.send(message(writer(site, camera)))
+        assert [f"{result.site}/{result.camera}" for result in received(subscriber)] == expected
+
+
+def test_an_invalid_message_is_an_error_and_the_next_one_arrives(publisher: ResultPublisher) -> None:
+    with joined(publisher) as subscriber:
+        publisher.send([b"fbft/hall-3/press-1/result", b"{}", b""])
+        publisher.send(message(writer()))
+        with pytest.raises(MessageError):
+            subscriber.receive(5)
+        assert subscriber.receive(5) is not None
+
+
+def test_messages_of_other_programs_do_not_prolong_a_timeout(publisher: ResultPublisher) -> None:
+    with joined(publisher, camera="press-1") as subscriber:
+        for _ in range(50):
+            publisher.send([b"fbft/hall-3/press-2/result", b"{}", b""])
+        start_s = time.monotonic()
+        assert subscriber.receive(0.2) is None
+        assert time.monotonic() - start_s < 5
+
+
+@pytest.mark.parametrize("endpoint", ["", "5555", "tcp://", "tcp://127.0.0.1", "http://127.0.0.1:80"])
+def test_an_endpoint_that_can_not_be_connected_to_is_refused(endpoint: str) -> None:
+    with pytest.raises(ArgumentError, match="cannot connect"):
+        ResultSubscriber(endpoint)
+
+
+def test_closing_twice_does_no_harm(publisher: ResultPublisher) -> None:
+    with ResultSubscriber(publisher.endpoint) as subscriber:
+        subscriber.close()
+
+
+def test_a_closed_subscriber_does_not_receive(publisher: ResultPublisher) -> None:
+    subscriber = ResultSubscriber(publisher.endpoint)
+    subscriber.close()
+    with pytest.raises(zmq.ZMQError):
+        subscriber.receive(0.1)
+
+
+def test_receive_is_typed() -> None:
+    assert get_type_hints(ResultSubscriber.receive)["return"] == Result | None

@@ -1,0 +1,3 @@
+import time
+def test_a(small_bundle):
+    print(small_bundle)
