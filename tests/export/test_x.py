@@ -1,3 +1,0 @@
-import time
-def test_a(small_bundle):
-    print(small_bundle)
