@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from fbft_edge.bundle import Bundle
 from fbft_edge.images import write_image
 from fbft_edge.synthetic import render_part
-from rich.console import Console
 
 SMALL_SIZE = (140, 182)
 NUM_PARTS = 12

@@ -13,12 +13,18 @@ from rich.console import Console
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
+from fbft_edge.extras import require_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     args = _parser().parse_args(argv)
-    return exit_status("fbft-calibrate", lambda: int(args.command(args)))
+    return exit_status("fbft-calibrate", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    require_extra("calibration", "fbft-calibrate")
+    return int(args.command(args))
 
 
 def _parser() -> argparse.ArgumentParser:

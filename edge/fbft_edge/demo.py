@@ -6,7 +6,6 @@ rendered, a bundle fitted or a frame inspected.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
+from fbft_edge.extras import require_extra
 from fbft_edge.frame import Detection, Region, Uint8, Verdict
 from fbft_edge.images import read_image, write_image
 from fbft_edge.inspection import RESULTS, inspect
@@ -42,7 +42,6 @@ _NUM_TEST_NOMINAL = 24
 _NUM_PER_SIZE = 8
 _MESSAGES_HZ = 10
 _LINE_SEED = 100_000  # parts that are in no other set
-_CALIBRATION_MODULES = ("fbft_calibration", "torch", "timm", "onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def run_demo(out: Path, seconds: float, fresh: bool, console: Console) -> Path:
     bundle = out / "demo.fbft"
     parts = None if fresh else stamped_parts(out)
     if parts is None:
-        require_calibration()
+        require_extra("calibration", "fitting")
         parts = render_set(out)
         fit(out / "nominal", bundle)
         write_stamp(out, parts)
@@ -194,19 +193,6 @@ def _settings() -> dict[str, float]:
         "num_test_nominal": _NUM_TEST_NOMINAL,
         "num_per_size": _NUM_PER_SIZE,
     }
-
-
-def require_calibration(modules: Sequence[str] = _CALIBRATION_MODULES) -> None:
-    """See that what fitting needs is installed, without importing it.
-
-    Raises:
-        BundleError: It is not.
-    """
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise BundleError(
-            f'fitting needs {", ".join(missing)}, which this installation lacks; pip install "fbft-edge[calibration]"'
-        )
 
 
 def fit(nominal: Path, bundle: Path) -> None:

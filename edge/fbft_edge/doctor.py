@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -20,11 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fbft_edge.detectors.openvino import native_precision
+from fbft_edge.extras import missing_modules
 
-_EXTRAS = {
-    "export": (("torch", "timm", "onnx", "onnxscript", "safetensors"), "fbft-export"),
-    "calibration": (("torch", "timm", "onnx", "scipy"), "fbft-calibrate and fbft-edge demo"),
-}
+_ENABLES = {"export": "fbft-export", "calibration": "fbft-calibrate and fbft-edge demo"}
 
 
 class State(str, Enum):
@@ -59,8 +57,8 @@ def findings() -> Iterator[Finding]:
     yield from _nvidia()
     yield from _cameras()
     yield _curve()
-    for extra, (modules, enables) in _EXTRAS.items():
-        yield _extra(extra, modules, enables)
+    for extra, enables in _ENABLES.items():
+        yield _extra(extra, enables)
 
 
 def _machine() -> Finding:
@@ -114,12 +112,9 @@ def _curve() -> Finding:
     return Finding("ZeroMQ CURVE", State.MISSING, "this libzmq has no CURVE; pip install --upgrade pyzmq")
 
 
-def _extra(extra: str, modules: tuple[str, ...], enables: str) -> Finding:
-    absent = [module for module in modules if util.find_spec(module) is None]
+def _extra(extra: str, enables: str) -> Finding:
+    absent = missing_modules(extra)
     if not absent:
-        return Finding(f"extra {extra}", State.READY, f"{enables} run here")
-    return Finding(
-        f"extra {extra}",
-        State.MISSING,
-        f'{enables} need {", ".join(absent)}: pip install "fbft-edge[{extra}]"',
-    )
+        return Finding(f"extra {extra}", State.READY, f"{enables}: all there")
+    remedy = f'pip install "fbft-edge[{extra}]"'
+    return Finding(f"extra {extra}", State.MISSING, f"{enables}: lacks {', '.join(absent)}; {remedy}")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fbft_edge.bundle import GRAPH, Bundle, open_bundle
 from fbft_edge.exit_status import exit_status
+from fbft_edge.extras import require_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> int:
+    require_extra("export", "fbft-export")
     from fbft_export.engines import export_openvino
 
     console = Console()

@@ -21,13 +21,12 @@ from fbft_edge.demo import (
     demo_table,
     line_figures,
     read_outcomes,
-    require_calibration,
     run_demo,
     stamped_parts,
     watch_line,
     write_stamp,
 )
-from fbft_edge.errors import ArgumentError, BundleError, FbftError
+from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frame import Detection, Verdict
 from fbft_edge.images import read_image, write_image
 from fbft_edge.ledger import LedgerSnapshot
@@ -142,15 +141,6 @@ def test_a_stamp_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, stamp: s
     (tmp_path / "demo.json").write_text(stamp)
 
     assert stamped_parts(tmp_path) is None
-
-
-def test_an_installation_without_calibration_is_told_what_to_install() -> None:
-    with pytest.raises(BundleError, match=r'needs no_such_torch.*pip install "fbft-edge\[calibration\]"'):
-        require_calibration(["json", "no_such_torch"])
-
-
-def test_an_installation_with_calibration_may_go_on() -> None:
-    require_calibration(["json", "pathlib"])
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])

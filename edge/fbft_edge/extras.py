@@ -1,0 +1,32 @@
+"""Optional parts of the installation: what each needs, and the message when it is not there.
+
+Looks modules up without importing them.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from fbft_edge.errors import ArgumentError
+
+EXTRAS = {
+    "export": ("torch", "timm", "onnx", "onnxscript", "safetensors"),
+    "calibration": ("torch", "timm", "onnx", "onnxscript", "safetensors", "scipy"),
+}
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+
+
+def require_extra(extra: str, purpose: str) -> None:
+    """Stop here unless an extra is installed; `purpose` begins the message.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if missing := missing_modules(extra):
+        raise ArgumentError(
+            f'{purpose} needs {", ".join(missing)}, which this installation lacks; pip install "fbft-edge[{extra}]"'
+        )

@@ -1,0 +1,78 @@
+"""The shape of the project: who may import whom, what the public face shows, that nothing names this machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import fbft_edge
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {"fbft_edge": "edge", "fbft_export": "export", "fbft_calibration": "calibration"}
+ALLOWED = {
+    "fbft_edge": {"fbft_edge"},
+    "fbft_export": {"fbft_edge", "fbft_export"},
+    "fbft_calibration": {"fbft_edge", "fbft_export", "fbft_calibration"},
+}
+NOT_ON_THE_LINE = {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "scipy"}
+MODULES = [
+    (package, path) for package, folder in FOLDERS.items() for path in sorted((ROOT / folder / package).rglob("*.py"))
+]
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=lambda value: getattr(value, "name", value))
+def test_arrows_point_from_calibration_over_export_to_edge(package: str, path: Path) -> None:
+    assert imported(path) & set(FOLDERS) <= ALLOWED[package]
+
+
+@pytest.mark.parametrize("path", [path for package, path in MODULES if package == "fbft_edge"], ids=lambda p: p.name)
+def test_the_line_never_imports_what_only_fitting_needs(path: Path) -> None:
+    assert not imported(path) & NOT_ON_THE_LINE
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=lambda value: getattr(value, "name", value))
+def test_every_module_says_what_it_is_for(package: str, path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_public_face_is_what_all_says() -> None:
+    public = {
+        name
+        for name, value in vars(fbft_edge).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public == set(fbft_edge.__all__)
+
+
+def test_every_user_error_stands_in_the_tree_of_its_module() -> None:
+    tree = (ROOT / "edge/fbft_edge/errors.py").read_text(encoding="utf-8").split('"""')[1]
+    assert set(re.findall(r"\w+Error", tree)) == {name for name in vars(fbft_edge) if name.endswith("Error")}
+
+
+def test_importing_the_public_face_does_not_start_an_engine() -> None:
+    code = "import sys, fbft_edge; sys.exit('openvino' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_file_stands_at_the_top_that_a_stranger_would_not_look_for() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    top = {line.split("/")[0] for line in tracked.splitlines()}
+    expected = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", ".gitignore", ".ci"}
+    assert top <= expected | {"edge", "export", "calibration", "tests", "tools", "docs"}

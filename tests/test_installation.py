@@ -1,0 +1,77 @@
+"""The base installation, as on the line: the wheel in an environment of its own, without any extra."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import fbft_edge
+for module in pkgutil.walk_packages(fbft_edge.__path__, "fbft_edge."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of programs of an environment that holds the wheel and its base requirements alone."""
+    folder = tmp_path_factory.mktemp("base")
+    uv = str(Path(sys.executable).with_name("uv"))
+    quiet = {**os.environ, "VIRTUAL_ENV": str(folder / "env")}
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "env")], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([uv, "pip", "install", "--quiet", str(wheel)], check=True, env=quiet)
+    return folder / "env" / "bin"
+
+
+def run(base: Path, program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(base / program), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_every_module_of_the_line_imports_without_extras(base: Path, tmp_path: Path) -> None:
+    done = run(base, "python", "-W", "error", "-c", IMPORT_ALL, cwd=tmp_path)
+    assert (done.returncode, done.stderr, "fbft_edge.detectors.openvino" in done.stdout) == (0, "", True)
+
+
+def test_the_base_installation_is_without_torch(base: Path, tmp_path: Path) -> None:
+    assert run(base, "python", "-c", "import torch", cwd=tmp_path).returncode == 1
+
+
+def test_the_header_schema_ships_with_the_wheel(base: Path, tmp_path: Path) -> None:
+    code = "from importlib.resources import files; print((files('fbft_edge') / 'result.schema.json').read_text())"
+    assert '"fbft.result/1"' in run(base, "python", "-c", code, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "extra"),
+    [
+        ("fbft-calibrate", ["fit", "nominal", "--out", "part.fbft"], "calibration"),
+        ("fbft-calibrate", ["threshold", "part.fbft", "nominal"], "calibration"),
+        ("fbft-export", ["part.fbft"], "export"),
+        ("fbft-edge", ["demo"], "calibration"),
+    ],
+)
+def test_a_command_without_its_extra_names_the_remedy(
+    base: Path, tmp_path: Path, program: str, arguments: list[str], extra: str
+) -> None:
+    done = run(base, program, *arguments, cwd=tmp_path)
+    assert (done.returncode, f'pip install "fbft-edge[{extra}]"' in done.stderr) == (2, True)
+
+
+def test_a_refused_demo_leaves_nothing_behind(base: Path, tmp_path: Path) -> None:
+    run(base, "fbft-edge", "demo", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_names_the_missing_extras(base: Path, tmp_path: Path) -> None:
+    assert "missing" in run(base, "fbft-edge", "doctor", cwd=tmp_path).stdout
