@@ -38,6 +38,18 @@ def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def small_model(small_bundle: Bundle) -> PatchDistanceModel:
+    """The torch model behind `small_bundle`, float32, from the bundle's own students."""
+    from fbft_edge.bundle import STUDENTS
+    from fbft_export.graph import PatchDistanceModel
+    from fbft_export.students import load_students
+    from fbft_export.teacher import load_teacher
+
+    teacher = load_teacher(small_bundle.teacher.name, tile_px=small_bundle.tile.tile_px)
+    return PatchDistanceModel(teacher, load_students(small_bundle.file(STUDENTS)))
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data sets (`mvtec_bottle`, `bsdata`, ...)."""
     shared = os.environ.get("FBFT_SHARED", Path(__file__).parents[2] / "shared")

@@ -41,7 +41,7 @@ from fbft_export.teacher import Teacher, load_teacher
 
 TEACHER = "vit_base_patch14_reg4_dinov2"
 BLOCKS = (7, 11)
-OVERLAP_PATCHES = 2
+OVERLAP_PATCHES = 1
 
 
 def main() -> int:

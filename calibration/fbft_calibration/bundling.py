@@ -60,7 +60,7 @@ class BundleSettings:
     blocks: tuple[int, int] | None = None
     scale: str = "1"
     tile_px: int | None = None
-    overlap_patches: int = 2
+    overlap_patches: int = 1
     held_out: float = 1 / 3
     false_alarm_rate: float = 0.01
     precision: str | None = None

@@ -49,7 +49,7 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--blocks", type=_blocks, metavar="J,K", help="teacher blocks, zero-based (default: the teacher's own)")
     add("--scale", default="1", help="1: native pixels; a factor; or 518px for the longer side (default: %(default)s)")
     add("--tile", type=int, metavar="PX", help="side of a tile (default: the cheapest for the frame size)")
-    add("--overlap", type=int, default=2, metavar="PATCHES", help="shared by neighbouring tiles (default: %(default)s)")
+    add("--overlap", type=int, default=1, metavar="PATCHES", help="shared by neighbouring tiles (default: %(default)s)")
     add("--held-out", type=float, default=1 / 3, metavar="FRACTION", help="of images, for thresholds (default: 1/3)")
     add("--false-alarm-rate", type=float, default=0.01, metavar="RATE", help="default: %(default)s")
     add("--precision", choices=["bf16", "f32"], help="of the engine (default: bf16 where the CPU has it)")
@@ -90,7 +90,7 @@ def _fit(args: argparse.Namespace) -> int:
         mixed_sizes=args.mixed_sizes,
         students=FitSettings(steps=_positive("--steps", args.steps), seed=args.seed),
     )
-    fit_bundle(args.folder, args.out, settings, Console(highlight=False))
+    fit_bundle(args.folder, args.out, settings, Console(highlight=False, soft_wrap=True))
     return 0
 
 
@@ -98,7 +98,9 @@ def _threshold(args: argparse.Namespace) -> int:
     from fbft_calibration.bundling import threshold_bundle
 
     rate = _fraction("--false-alarm-rate", args.false_alarm_rate)
-    threshold_bundle(args.bundle, args.folder, rate, Console(highlight=False), mixed_sizes=args.mixed_sizes)
+    threshold_bundle(
+        args.bundle, args.folder, rate, Console(highlight=False, soft_wrap=True), mixed_sizes=args.mixed_sizes
+    )
     return 0
 
 

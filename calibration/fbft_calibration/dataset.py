@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
+from fbft_calibration.progress import tracked
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frame import Uint8
 from fbft_edge.images import image_paths, read_image
@@ -81,7 +81,7 @@ def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -
     images: list[NominalImage] = []
     left_out: list[tuple[Path, str]] = []
     first_with: dict[str, Path] = {}
-    for path in track(image_paths(folder), "checking images", console=console, transient=True):
+    for path in tracked(image_paths(folder), "checking images", console):
         try:
             pixels = read_image(path)
         except ImageError as error:

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from fbft_calibration.dataset import NominalImage
+from fbft_calibration.progress import tracked
 from fbft_edge.detectors.openvino import native_precision
 from fbft_edge.frame import Bool, Uint8
 from fbft_edge.tiling import TileGeometry, TilePlan
@@ -39,7 +39,7 @@ def cached_features(
     per_image = _MAX_CACHE_BYTES // (len(images) * 2 * 2 * model.teacher.embed_dim)
     parts = []
     plans: dict[tuple[int, int], TilePlan] = {}
-    for image in track(images, "teacher features", console=console, transient=True):
+    for image in tracked(images, "teacher features", console):
         plan = plans.setdefault(image.size, TilePlan(geometry, *image.size))
         parts.append(_image_features(model, cut_tiles(plan, image.read()), inside(plan), per_image, generator))
     return torch.cat([f_j for f_j, _ in parts]), torch.cat([f_k for _, f_k in parts])

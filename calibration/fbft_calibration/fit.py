@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
 from fbft_calibration.features import native_autocast
+from fbft_calibration.progress import open_progress
 from fbft_export.students import Students, cosine_loss
 
 _CHECK_EVERY = 50
@@ -68,7 +68,7 @@ def fit_students(f_j: torch.Tensor, f_k: torch.Tensor, settings: FitSettings, co
     students = Students(f_j.shape[1])
     losses: list[tuple[int, float, float]] = []
     best, best_state = float("inf"), copy.deepcopy(students.state_dict())
-    with Progress(console=console, transient=True) as progress:
+    with open_progress(console) as progress:
         task = progress.add_task("fitting students", total=settings.steps)
         for step, train_loss in enumerate(_steps(students, f_j, f_k, order[held_out:], settings), start=1):
             progress.update(task, completed=step)

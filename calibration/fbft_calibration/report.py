@@ -58,7 +58,7 @@ def write_report(bundle: Bundle, held_out: Sequence[NominalImage], path: Path) -
         held_out: The images behind the thresholds, in the order of the notes' scores.
         path: The HTML file.
     """
-    summary, *cautions = explain(bundle.require_thresholds())
+    summary, *cautions = (line[0].upper() + line[1:] + "." for line in explain(bundle.require_thresholds()))
     calibration = bundle.notes["calibration"]
     page = _PAGE.substitute(
         product=html.escape(bundle.product),

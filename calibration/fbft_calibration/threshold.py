@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from scipy.stats import beta
 
 from fbft_calibration.dataset import NominalImage
+from fbft_calibration.progress import tracked
 from fbft_edge.bundle import Bundle, Thresholds
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
@@ -46,7 +46,7 @@ def measure_scores(
     """Score images with the engine that will run on the line."""
     values = []
     detector: OpenVinoDetector | None = None
-    for image in track(images, what, console=console, transient=True):
+    for image in tracked(images, what, console):
         if detector is None or detector.plan.frame_size != image.size:
             detector = OpenVinoDetector(bundle, *image.size)
         anomaly_map: Float32 = detector.map_of(image.read())

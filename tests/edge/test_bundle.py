@@ -1,0 +1,410 @@
+"""A bundle is what it was when it was sealed, or it is refused; nothing else ever happens."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fbft_edge.bundle import (
+    ENGINES,
+    GRAPH,
+    MANIFEST,
+    REPORT,
+    STUDENTS,
+    Bundle,
+    TeacherIdentity,
+    Thresholds,
+    file_sha256,
+    open_bundle,
+    seal_bundle,
+)
+from fbft_edge.errors import BundleError
+from fbft_edge.tiling import TileGeometry
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+ON_THE_SAME_FOLDER = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def sealed(path: Path) -> Bundle:
+    """A bundle whose files are a few bytes each: sealing and opening never look inside."""
+    (path / ENGINES).mkdir(parents=True)
+    for name in (GRAPH, STUDENTS, REPORT, f"{ENGINES}/openvino-f32.json"):
+        (path / name).write_bytes(f"contents of {name}".encode())
+    return seal_bundle(
+        Bundle(
+            path=path,
+            product="bracket",
+            created="2025-01-31T12:00:00+00:00",
+            teacher=TeacherIdentity("dinov2-small-offline", "ab" * 32, 384, (5, 8)),
+            tile=TileGeometry(112, 14, 2, 0.5),
+            frame_sizes=((140, 182), (64, 64)),
+            thresholds=Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 49),
+            notes={"units": {"score": 0.25}, "left_out": []},
+        )
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return sealed(tmp_path / "bracket.fbft")
+
+
+@pytest.fixture
+def manifest(bundle: Bundle) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((bundle.path / MANIFEST).read_text())
+    return contents
+
+
+def rewrite(bundle: Bundle, contents: object) -> None:
+    (bundle.path / MANIFEST).write_text(json.dumps(contents))
+
+
+def paths_in(contents: object, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value of a JSON document stands."""
+    keys = contents.keys() if isinstance(contents, dict) else range(len(contents)) if isinstance(contents, list) else ()
+    for key in keys:
+        yield (*at, key)
+        yield from paths_in(contents[key], (*at, key))  # type: ignore[index]
+
+
+def with_value(contents: Any, at: tuple[Any, ...], value: object) -> Any:
+    changed = copy.deepcopy(contents)
+    place = changed
+    for key in at[:-1]:
+        place = place[key]
+    place[at[-1]] = value
+    return changed
+
+
+# What was sealed is what is read
+
+
+def test_a_sealed_bundle_reads_back_equal(bundle: Bundle) -> None:
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_real_bundle_survives_being_copied(small_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(small_bundle.path, tmp_path / "copy.fbft")
+    assert open_bundle(tmp_path / "copy.fbft") == dataclasses.replace(small_bundle, path=tmp_path / "copy.fbft")
+
+
+def test_a_real_bundle_holds_every_file_of_the_contract(small_bundle: Bundle) -> None:
+    assert {GRAPH, STUDENTS, REPORT} <= small_bundle.files.keys()
+
+
+def test_the_name_of_a_bundle_is_the_hash_of_its_manifest(bundle: Bundle) -> None:
+    assert bundle.sha256 == file_sha256(bundle.path / MANIFEST)
+
+
+def test_sealing_again_changes_nothing(bundle: Bundle) -> None:
+    assert seal_bundle(bundle) == bundle
+
+
+def test_every_file_stands_in_the_manifest(bundle: Bundle) -> None:
+    (bundle.path / "kernels" / "sm_87").mkdir(parents=True)
+    (bundle.path / "kernels" / "sm_87" / "map.cubin").write_bytes(b"\x7fELF")
+    found = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*") if path.is_file()}
+    assert seal_bundle(bundle).files.keys() == found - {MANIFEST}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"product": "bracket 2"},
+        {"frame_sizes": ((140, 182),)},
+        {"thresholds": None},
+        {"thresholds": Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 50)},
+        {"tile": TileGeometry(112, 14, 1, 0.5)},
+        {"teacher": TeacherIdentity("dinov2-small-offline", "ac" * 32, 384, (5, 8))},
+        {"notes": {}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_another_content_is_another_name(bundle: Bundle, changed: dict[str, Any]) -> None:
+    assert seal_bundle(dataclasses.replace(bundle, **changed)).sha256 != bundle.sha256
+
+
+def test_another_file_is_another_name(bundle: Bundle) -> None:
+    (bundle.path / GRAPH).write_bytes(b"another graph")
+    assert seal_bundle(bundle).sha256 != bundle.sha256
+
+
+# Sealing is all or nothing
+
+
+def test_sealing_leaves_no_partial_file(bundle: Bundle) -> None:
+    assert not list(bundle.path.glob("*.partial"))
+
+
+def test_what_cannot_be_sealed_leaves_the_old_manifest(bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        seal_bundle(dataclasses.replace(bundle, notes={"loss": float("nan")}))
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_leftover_of_an_interrupted_seal_does_no_harm(bundle: Bundle) -> None:
+    (bundle.path / f"{MANIFEST}.partial").write_bytes(b"{")
+    seal_bundle(bundle)
+    assert open_bundle(bundle.path) == bundle
+
+
+# What was altered is refused
+
+
+@pytest.mark.parametrize("name", [GRAPH, STUDENTS, REPORT, f"{ENGINES}/openvino-f32.json"])
+def test_an_altered_file_is_refused(bundle: Bundle, name: str) -> None:
+    data = bytearray((bundle.path / name).read_bytes())
+    data[-1] ^= 1
+    (bundle.path / name).write_bytes(bytes(data))
+    with pytest.raises(BundleError, match="was altered"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", [GRAPH, f"{ENGINES}/openvino-f32.json"])
+def test_a_missing_file_is_refused(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    with pytest.raises(BundleError, match="is missing"):
+        open_bundle(bundle.path)
+
+
+def test_a_file_that_became_a_folder_is_refused(bundle: Bundle) -> None:
+    (bundle.path / GRAPH).unlink()
+    (bundle.path / GRAPH).mkdir()
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["extra.onnx", f"{ENGINES}/openvino-bf16.json", "kernels/sm_87.cubin"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).parent.mkdir(exist_ok=True)
+    (bundle.path / name).write_bytes(b"extra")
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_handed_out(bundle: Bundle) -> None:
+    (bundle.path / "extra.onnx").write_bytes(b"extra")
+    with pytest.raises(BundleError, match="has no extra.onnx"):
+        bundle.file("extra.onnx")
+
+
+def test_a_link_in_place_of_a_file_is_refused_even_with_the_same_contents(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.move(bundle.path / GRAPH, tmp_path / GRAPH)
+    (bundle.path / GRAPH).symlink_to(tmp_path / GRAPH)
+    with pytest.raises(BundleError, match="not a plain file"):
+        open_bundle(bundle.path)
+
+
+def test_a_link_in_place_of_a_folder_is_refused_even_with_the_same_contents(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.move(bundle.path / ENGINES, tmp_path / ENGINES)
+    (bundle.path / ENGINES).symlink_to(tmp_path / ENGINES, target_is_directory=True)
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["../outside", "engines/../../outside", "{tmp_path}/outside", ".", "", "/", "..\0"])
+def test_a_listed_path_never_leaves_the_bundle(
+    bundle: Bundle, manifest: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "outside").write_bytes(b"secret")
+    manifest["files"][name.format(tmp_path=tmp_path)] = file_sha256(tmp_path / "outside")
+    rewrite(bundle, manifest)
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "\ud800", "model.onnx/x", "nul\0"])
+def test_a_listed_path_that_no_file_can_have_is_refused(bundle: Bundle, manifest: dict[str, Any], name: str) -> None:
+    manifest["files"][name] = "00" * 32
+    rewrite(bundle, manifest)
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+def test_a_hash_is_verified_before_anything_is_parsed_from_the_file(bundle: Bundle, manifest: dict[str, Any]) -> None:
+    manifest["files"][GRAPH] = manifest["files"][GRAPH].upper()
+    rewrite(bundle, manifest)
+    with pytest.raises(BundleError, match="was altered"):
+        open_bundle(bundle.path)
+
+
+# A manifest that is not one
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\0",
+        b"\xff\xfe",
+        b"{",
+        b"null",
+        b"[]",
+        b"1",
+        b'"text"',
+        b"{}",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"schema": "fbft.bundle/1"}',
+        b'{"schema": ' + b"9" * 5000 + b"}",
+    ],
+    ids=["empty", "zero", "not UTF-8", "open", "null", "list", "number", "text", "no keys", "deep", "deeper", "one", "big"],
+)
+def test_a_manifest_that_is_none_is_refused(bundle: Bundle, raw: bytes) -> None:
+    (bundle.path / MANIFEST).write_bytes(raw)
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+def test_a_manifest_cut_short_anywhere_is_refused(bundle: Bundle) -> None:
+    raw = (bundle.path / MANIFEST).read_bytes()
+    for length in range(0, len(raw.rstrip()), 37):
+        (bundle.path / MANIFEST).write_bytes(raw[:length])
+        with pytest.raises(BundleError):
+            open_bundle(bundle.path)
+
+
+def test_an_enormous_manifest_is_refused_unread(bundle: Bundle) -> None:
+    os.truncate(bundle.path / MANIFEST, 1 << 33)
+    with pytest.raises(BundleError, match="at most"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("schema", ["fbft.bundle/2", "", None, 1, {}, []])
+def test_another_schema_is_refused(bundle: Bundle, manifest: dict[str, Any], schema: object) -> None:
+    rewrite(bundle, manifest | {"schema": schema})
+    with pytest.raises(BundleError, match="schema"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["missing.fbft", "file.fbft", "empty.fbft"])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.fbft").touch()
+    (tmp_path / "empty.fbft").mkdir()
+    with pytest.raises(BundleError, match="is not a bundle"):
+        open_bundle(tmp_path / name)
+
+
+MALFORMED = [
+    (("teacher", "embed_dim"), "many"),
+    (("teacher", "embed_dim"), None),
+    (("teacher", "name"), ["a"]),
+    (("teacher", "weights_sha256"), 5),
+    (("teacher", "blocks"), "58"),
+    (("teacher", "blocks"), [8, 5]),
+    (("teacher", "blocks"), [5]),
+    (("teacher",), {"name": "x"}),
+    (("tile", "tile_px"), 113),
+    (("tile", "tile_px"), 1e999),
+    (("tile", "tile_px"), 112.5),
+    (("tile", "patch_px"), 0),
+    (("tile", "patch_px"), -14),
+    (("tile", "overlap_patches"), 8),
+    (("tile", "overlap_patches"), -1),
+    (("tile", "scale"), float("nan")),
+    (("tile", "scale"), 0),
+    (("tile", "scale"), 1e999),
+    (("frame_sizes",), [[140]]),
+    (("frame_sizes",), [[0, -5]]),
+    (("frame_sizes",), [["a", "b"]]),
+    (("frame_sizes",), None),
+    (("thresholds", "image"), float("nan")),
+    (("thresholds", "pixel"), float("nan")),
+    (("thresholds", "pixel"), float("inf")),
+    (("thresholds", "image"), -1.0),
+    (("thresholds", "num_images"), 1e999),
+    (("thresholds",), {}),
+    (("thresholds",), 5),
+    (("notes",), "text"),
+    (("notes",), None),
+    (("files",), []),
+    (("files",), None),
+    (("files", GRAPH), None),
+    (("product",), None),
+    (("product",), {"a": 1}),
+    (("created",), 5),
+]
+
+
+@pytest.mark.parametrize(("at", "value"), MALFORMED, ids=lambda part: str(part))
+def test_a_value_that_makes_no_sense_is_refused(
+    bundle: Bundle, manifest: dict[str, Any], at: tuple[str, ...], value: object
+) -> None:
+    rewrite(bundle, with_value(manifest, at, value))
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "key", ["schema", "product", "created", "teacher", "tile", "frame_sizes", "thresholds", "notes", "files"]
+)
+def test_a_manifest_without_one_of_its_keys_is_refused(bundle: Bundle, manifest: dict[str, Any], key: str) -> None:
+    del manifest[key]
+    rewrite(bundle, manifest)
+    with pytest.raises(BundleError):
+        open_bundle(bundle.path)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@ON_THE_SAME_FOLDER
+@given(st.data())
+def test_any_value_anywhere_is_read_or_refused_with_a_bundle_error(
+    bundle: Bundle, manifest: dict[str, Any], data: st.DataObject
+) -> None:
+    at = data.draw(st.sampled_from(list(paths_in(manifest))))
+    rewrite(bundle, with_value(manifest, at, data.draw(JSON_VALUES)))
+    try:
+        assert open_bundle(bundle.path).path == bundle.path
+    except BundleError as error:
+        assert str(bundle.path) in str(error)
+
+
+@ON_THE_SAME_FOLDER
+@given(st.data())
+def test_damaged_bytes_are_read_or_refused_with_a_bundle_error(bundle: Bundle, data: st.DataObject) -> None:
+    raw = bytearray((bundle.path / MANIFEST).read_bytes())
+    start = data.draw(st.integers(0, len(raw)))
+    damaged = raw[:start] + data.draw(st.binary(max_size=12)) + raw[start + data.draw(st.integers(0, 40)) :]
+    (bundle.path / MANIFEST).write_bytes(bytes(damaged))
+    try:
+        assert open_bundle(bundle.path).path == bundle.path
+    except BundleError as error:
+        assert str(bundle.path) in str(error)
+    finally:
+        (bundle.path / MANIFEST).write_bytes(bytes(raw))
+
+
+# What the line asks of it
+
+
+def test_a_bundle_without_thresholds_says_how_to_get_them(bundle: Bundle) -> None:
+    uncalibrated = seal_bundle(dataclasses.replace(bundle, thresholds=None))
+    with pytest.raises(BundleError, match="fbft-calibrate threshold"):
+        open_bundle(uncalibrated.path).require_thresholds()
+
+
+@pytest.mark.parametrize("size", [(182, 140), (140, 181), (1, 1)])
+def test_frames_of_another_size_are_refused_with_the_sizes(bundle: Bundle, size: tuple[int, int]) -> None:
+    with pytest.raises(BundleError, match="140x182, 64x64"):
+        bundle.require_frame_size(*size, "camera 0")
+
+
+@pytest.mark.parametrize("size", [(140, 182), (64, 64)])
+def test_frames_of_a_fitted_size_are_accepted(bundle: Bundle, size: tuple[int, int]) -> None:
+    assert bundle.require_frame_size(*size, "camera 0") is None

@@ -1,0 +1,122 @@
+"""Score and regions of a map are those of the plain definitions, whatever the map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fbft_edge.frame import Bool, Float32, Region
+from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+ndimage = pytest.importorskip("scipy.ndimage", reason="regions are compared with SciPy's")
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=150)
+MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
+
+
+def sorted_score(anomaly_map: Float32) -> float:
+    ordered = np.sort(anomaly_map, axis=None)[::-1]
+    return float(ordered[: max(1, anomaly_map.size // 1000)].mean(dtype=np.float64))
+
+
+def labelled(mask: Bool, anomaly_map: Float32) -> set[Region]:
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    found = set()
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels == label
+        y, x = ndimage.center_of_mass(inside)
+        box = columns.start, rows.start, columns.stop, rows.stop
+        found.add(Region(box, int(inside.sum()), float(anomaly_map[inside].max()), (round(x, 6), round(y, 6))))
+    assert len(found) == count
+    return found
+
+
+def rounded(regions: tuple[Region, ...]) -> set[Region]:
+    return {
+        Region(r.box_xyxy, r.area_px, r.peak, (round(r.centroid_xy[0], 6), round(r.centroid_xy[1], 6)))
+        for r in regions
+    }
+
+
+def random_map(shape: tuple[int, int], seed: int = 0) -> Float32:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+# The score
+
+
+@settings(max_examples=150, deadline=None)
+@given(SHAPES, st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 3, 1000]))
+def test_the_score_is_the_mean_of_the_top_thousandth(shape: tuple[int, int], seed: int, levels: int) -> None:
+    anomaly_map = random_map(shape, seed)
+    if levels:
+        anomaly_map = np.round(anomaly_map * levels) / np.float32(levels)
+    assert image_score(anomaly_map) == pytest.approx(sorted_score(anomaly_map), rel=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 4, width=32)))
+def test_the_score_is_exact_with_ties_and_constant_maps(anomaly_map: Float32) -> None:
+    assert image_score(anomaly_map) == pytest.approx(sorted_score(anomaly_map), rel=1e-12)
+
+
+@pytest.mark.parametrize("period", [2, 8, 16, 32])
+def test_large_values_between_the_sampled_pixels_still_count(period: int) -> None:
+    anomaly_map = random_map((400, 400)) / 2
+    anomaly_map.reshape(-1)[1::period] += 1
+    assert image_score(anomaly_map) == pytest.approx(sorted_score(anomaly_map), rel=1e-12)
+
+
+def test_large_values_only_on_the_sampled_pixels_are_not_overrated() -> None:
+    anomaly_map = random_map((400, 400)) / 2
+    anomaly_map.reshape(-1)[::160] += 1
+    assert image_score(anomaly_map) == pytest.approx(sorted_score(anomaly_map), rel=1e-12)
+
+
+def test_scoring_leaves_the_map_as_it_was() -> None:
+    anomaly_map = random_map((60, 70))
+    before = anomaly_map.copy()
+    image_score(anomaly_map)
+    np.testing.assert_array_equal(anomaly_map, before)
+
+
+# Regions
+
+
+@settings(max_examples=150, deadline=None)
+@given(MASKS, st.integers(0, 999))
+def test_regions_are_the_components_under_eight_neighbours(mask: Bool, seed: int) -> None:
+    anomaly_map = random_map(mask.shape, seed)
+    assert rounded(find_regions(mask, anomaly_map)) == labelled(mask, anomaly_map)
+
+
+@given(MASKS, st.integers(0, 999))
+def test_regions_come_largest_peak_first(mask: Bool, seed: int) -> None:
+    peaks = [region.peak for region in find_regions(mask, random_map(mask.shape, seed))]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+@given(MASKS)
+def test_the_order_of_regions_with_equal_peaks_never_changes(mask: Bool) -> None:
+    flat = np.ones(mask.shape, np.float32)
+    assert find_regions(mask, flat) == find_regions(np.asfortranarray(mask).copy(order="C"), flat)
+
+
+def test_no_mask_pixel_means_no_region() -> None:
+    assert find_regions(np.zeros((50, 60), bool), random_map((50, 60))) == ()
+
+
+def test_no_more_regions_than_the_limit_are_reported() -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[1::4, 1::4] = True
+    assert len(find_regions(mask, random_map((200, 200)))) == MAX_REGIONS
+
+
+def test_the_region_of_the_largest_map_value_is_always_kept() -> None:
+    mask, anomaly_map = np.zeros((200, 200), bool), np.full((200, 200), 0.5, np.float32)
+    mask[1::6, 1::6] = mask[1::6, 2::6] = True
+    mask[100, 199] = True
+    anomaly_map[100, 199] = 4
+    assert find_regions(mask, anomaly_map)[0].peak == 4
