@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.console import Console
 from fbft_edge.bundle import Bundle
 from fbft_edge.images import write_image
 from fbft_edge.synthetic import render_part
+
+if TYPE_CHECKING:
+    from fbft_export.graph import PatchDistanceModel
 
 SMALL_SIZE = (140, 182)
 NUM_PARTS = 12

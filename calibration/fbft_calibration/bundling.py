@@ -6,8 +6,6 @@ The stages live in their own modules; here is only their order.
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +21,18 @@ from fbft_calibration.features import cached_features, cut_tiles
 from fbft_calibration.fit import FitSettings, fit_students
 from fbft_calibration.report import write_report
 from fbft_calibration.threshold import conformal_thresholds, explain, measure_scores
-from fbft_edge.bundle import GRAPH, MANIFEST, REPORT, STUDENTS, Bundle, TeacherIdentity, open_bundle, seal_bundle
+from fbft_edge.bundle import (
+    GRAPH,
+    MANIFEST,
+    REPORT,
+    STUDENTS,
+    Bundle,
+    TeacherIdentity,
+    building,
+    open_bundle,
+    revising,
+    seal_bundle,
+)
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Uint8
 from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid
@@ -82,15 +91,13 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
     teacher, geometry = _teacher_and_geometry(nominal, settings, console)
     model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
     f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, console)
-    console.print(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {time_since(started)}")
+    console.print(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
     result = fit_students(f_j, f_k, settings.students, console)
     model.students = result.students
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
-    console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {time_since(started)}")
+    console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with building(out) as partial:
         save_students(result.students, partial / STUDENTS)
         write_graph(model, partial / GRAPH)
         write_reference(model, _parity_tiles(geometry, held_out), partial / PARITY_FILE)
@@ -99,12 +106,8 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
         console.print(
             f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
         )
-        bundle = calibrate(bundle, held_out, fit_images, settings.false_alarm_rate, console)
-        _move(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    console.print(f"[bold green]{out}[/] is ready, {time_since(started)}; open {out / REPORT}")
+        calibrate(bundle, held_out, fit_images, settings.false_alarm_rate, console)
+    console.print(f"[bold green]{out}[/] is ready, {_time_since(started)}; open {out / REPORT}")
     return open_bundle(out)
 
 
@@ -121,7 +124,9 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
     if len(fresh) < len(nominal):
         console.print(f"{len(nominal) - len(fresh)} images were fitted on and cannot calibrate; left out")
     require_enough(dataclasses.replace(nominal, images=tuple(fresh)), least=2)
-    return calibrate(bundle, fresh, [], rate, console)
+    with revising(bundle) as draft:
+        calibrate(draft, fresh, [], rate, console)
+    return open_bundle(path)
 
 
 def calibrate(
@@ -150,7 +155,7 @@ def calibrate(
     return seal_bundle(bundle)
 
 
-def time_since(started: float) -> str:
+def _time_since(started: float) -> str:
     """Seconds since a monotonic time, in words."""
     return f"{time.monotonic() - started:.0f} s"
 
@@ -227,15 +232,3 @@ def _describe(
         thresholds=None,
         notes=notes,
     )
-
-
-def _move(partial: Path, out: Path) -> None:
-    """Put the finished bundle in place of an older one."""
-    partial.chmod(0o755)
-    if out.exists():
-        old = partial.with_name(f"{partial.name}.old")
-        out.replace(old)
-        partial.replace(out)
-        shutil.rmtree(old)
-    else:
-        partial.replace(out)

@@ -54,7 +54,7 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--false-alarm-rate", type=float, default=0.01, metavar="RATE", help="default: %(default)s")
     add("--precision", choices=["bf16", "f32"], help="of the engine (default: bf16 where the CPU has it)")
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
-    add("--steps", type=int, default=600, help="most optimiser steps (default: %(default)s)")
+    add("--steps", type=int, default=1000, help="most optimiser steps (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     parser.set_defaults(command=_fit)
 

@@ -6,9 +6,13 @@ before any of them is parsed. Knows nothing about models or frames.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -162,6 +166,38 @@ def seal_bundle(bundle: Bundle) -> Bundle:
     partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(bundle.path / MANIFEST)
     return open_bundle(bundle.path)
+
+
+@contextlib.contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `out` when the block ends well, and is gone when it does not.
+
+    What stood at `out` stays whole until then.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        _swap(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def revising(bundle: Bundle) -> Iterator[Bundle]:
+    """A copy of a bundle to change and seal; it takes the bundle's place when the block ends well."""
+    with building(bundle.path) as partial:
+        shutil.copytree(bundle.path, partial, dirs_exist_ok=True)
+        yield dataclasses.replace(bundle, path=partial)
+
+
+def _swap(partial: Path, out: Path) -> None:
+    old = partial.with_name(f"{partial.name}.old")
+    if out.exists():
+        out.replace(old)
+    partial.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.bundle import GRAPH, Bundle, open_bundle
+from fbft_edge.bundle import GRAPH, Bundle, open_bundle, revising
 from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
 
@@ -38,7 +38,9 @@ def _export(args: argparse.Namespace) -> int:
     console = Console()
     bundle = open_bundle(args.bundle)
     if not args.list:
-        bundle, _ = export_openvino(bundle, args.precision)
+        with revising(bundle) as draft:
+            export_openvino(draft, args.precision)
+        bundle = open_bundle(args.bundle)
     console.print(_engine_table(bundle))
     return 0
 

@@ -9,10 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from fbft_edge.bench import graph_flops, run_bench
 from fbft_edge.bundle import Bundle
 from fbft_edge.errors import ArgumentError
-from rich.console import Console
 
 STAGES = {"tiles", "teacher", "students", "distance", "map", "score", "mask"}
 MODEL_STAGES = {"teacher", "students", "distance"}

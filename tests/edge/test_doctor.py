@@ -8,9 +8,10 @@ import sys
 
 import openvino
 import pytest
+from rich.console import Console
+
 from fbft_edge import doctor
 from fbft_edge.doctor import State
-from rich.console import Console
 
 
 def printed() -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.exit_status import exit_status, refuse
 

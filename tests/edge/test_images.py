@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from fbft_edge.errors import ImageError
 from fbft_edge.frame import Uint8
 from fbft_edge.images import decode_image, image_paths, read_image, write_image
@@ -95,7 +96,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
 )
 def test_bytes_that_are_no_image_are_refused(tmp_path: Path, data: bytes) -> None:
     path = written(tmp_path, data)
-    with pytest.raises(ImageError, match="picture.png"):
+    with pytest.raises(ImageError, match=r"picture\.png"):
         read_image(path)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fbft_edge.frame import Bool, Float32, Region
-from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from fbft_edge.frame import Bool, Float32, Region
+from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score
 
 ndimage = pytest.importorskip("scipy.ndimage", reason="regions are compared with SciPy's")
 
@@ -35,8 +36,7 @@ def labelled(mask: Bool, anomaly_map: Float32) -> set[Region]:
 
 def rounded(regions: tuple[Region, ...]) -> set[Region]:
     return {
-        Region(r.box_xyxy, r.area_px, r.peak, (round(r.centroid_xy[0], 6), round(r.centroid_xy[1], 6)))
-        for r in regions
+        Region(r.box_xyxy, r.area_px, r.peak, (round(r.centroid_xy[0], 6), round(r.centroid_xy[1], 6))) for r in regions
     }
 
 

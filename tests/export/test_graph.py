@@ -10,13 +10,14 @@ import onnx
 import openvino
 import pytest
 import torch
+from safetensors.numpy import load_file
+
 from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.detectors.openvino import OpenVinoEngine
 from fbft_edge.frame import Uint8
 from fbft_edge.synthetic import render_part
 from fbft_export.graph import INPUT, OUTPUT
 from fbft_export.parity import PARITY_FILE
-from safetensors.numpy import load_file
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,13 @@ def test_everything_is_in_one_file(graph: onnx.ModelProto, small_bundle: Bundle)
     assert (external, [name for name in small_bundle.files if name.startswith(GRAPH)]) == ([], [GRAPH])
 
 
-@pytest.mark.parametrize("pattern", [rb"/(home|root|tmp|usr|work|opt)/", rb"site-packages", rb"\.py\b", rb"[A-Z]:\\\\"])
-def test_no_path_of_this_machine_is_in_the_file(small_bundle: Bundle, pattern: bytes) -> None:
-    assert re.findall(pattern, small_bundle.file(GRAPH).read_bytes()) == []
+@pytest.mark.parametrize("pattern", [r"/(home|root|tmp|usr|work|opt)/", "site-packages", r"\.py\b", r"[A-Z]:\\"])
+def test_no_path_of_this_machine_is_in_the_file(graph: onnx.ModelProto, pattern: str) -> None:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    for tensor in bare.graph.initializer:
+        tensor.ClearField("raw_data")
+    assert re.findall(pattern.encode(), bare.SerializeToString()) == []
 
 
 def test_the_graph_is_valid_onnx(graph: onnx.ModelProto) -> None:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
 from fbft_export.students import (
     Students,
     cosine_loss,
@@ -14,9 +18,6 @@ from fbft_export.students import (
     save_students,
     unit_distance,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors import safe_open
 
 EMBED_DIM = 12
 NAMES = {
@@ -72,7 +73,9 @@ def test_every_patch_is_estimated_on_its_own(students: Students) -> None:
 @given(st.integers(0, 999), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_distance_is_that_of_directions_whatever_the_lengths(seed: int, a: float, b: float) -> None:
     estimate, actual = vectors(seed), vectors(seed + 1)
-    torch.testing.assert_close(unit_distance(a * estimate, b * actual), unit_distance(estimate, actual), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        unit_distance(a * estimate, b * actual), unit_distance(estimate, actual), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_distance_of_equal_directions_is_zero_and_of_opposite_ones_two() -> None:

@@ -124,12 +124,19 @@ class OpenVinoDetector:
         return self._map
 
     def judge(self, anomaly_map: Float32) -> Detection:
-        """Score, mask and regions of a map at the bundle's thresholds."""
+        """Score, mask and regions of a map at the bundle's thresholds.
+
+        Raises:
+            EngineError: The map holds values that are not numbers, on which no verdict can stand.
+        """
+        peak = float(anomaly_map.max())
+        if not np.isfinite(peak):
+            raise EngineError("the engine's map holds values that are not numbers; export again with --precision f32")
         score = image_score(anomaly_map)
         mask = anomaly_map > self._pixel_threshold
         regions = find_regions(mask, anomaly_map)
         is_anomalous = score > self._image_threshold or bool(regions)
-        return Detection(score, float(anomaly_map.max()), mask, regions, is_anomalous)
+        return Detection(score, peak, mask, regions, is_anomalous)
 
     def close(self) -> None:
         """Give the engine's memory back."""

@@ -1,0 +1,215 @@
+"""A fit ends with a whole bundle or with what was there before; thresholds come from unseen images only."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fbft_calibration.bundling import BundleSettings, fit_bundle, scale_factor, threshold_bundle
+from fbft_calibration.dataset import scan_nominal
+from fbft_calibration.fit import FitSettings
+from fbft_calibration.threshold import measure_scores
+from fbft_edge.bundle import Bundle, open_bundle
+from fbft_edge.errors import ArgumentError, BundleError, FbftError
+from fbft_edge.images import image_paths, read_image, write_image
+from fbft_edge.synthetic import render_part
+from fbft_export.students import load_students
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def copied(small_bundle: Bundle, tmp_path: Path) -> Bundle:
+    shutil.copytree(small_bundle.path, tmp_path / "copy.fbft")
+    return open_bundle(tmp_path / "copy.fbft")
+
+
+@pytest.fixture(scope="module")
+def fresh_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty parts that were not fitted on."""
+    folder = tmp_path_factory.mktemp("fresh")
+    for seed in range(200, 220):
+        write_image(folder / f"{seed}.png", render_part(seed, 140, 182).pixels)
+    return folder
+
+
+def fitted_images(bundle: Bundle, folder: Path) -> list[Path]:
+    known = set(bundle.notes["fit_images_sha256"])
+    return [image.path for image in scan_nominal(folder, QUIET) if image.pixels_sha256 in known]
+
+
+# A whole bundle
+
+
+def test_fit_and_held_out_images_are_together_all_images(small_bundle: Bundle, nominal_folder: Path) -> None:
+    counts = len(small_bundle.notes["fit_images_sha256"]), small_bundle.require_thresholds().num_images
+    assert counts == (8, 4)
+
+
+def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, nominal_folder: Path) -> None:
+    known = set(small_bundle.notes["fit_images_sha256"])
+    held_out = [image for image in scan_nominal(nominal_folder, QUIET) if image.pixels_sha256 not in known]
+    scores = measure_scores(small_bundle, held_out, QUIET)
+    assert (scores.score.tolist(), scores.peak.tolist()) == (
+        small_bundle.notes["calibration"]["score"],
+        small_bundle.notes["calibration"]["peak"],
+    )
+
+
+def test_the_bundle_knows_its_frames_and_tiles(small_bundle: Bundle) -> None:
+    found = small_bundle.frame_sizes, small_bundle.tile.tile_px, small_bundle.tile.scale, small_bundle.product
+    assert found == (((140, 182),), 112, 1.0, "small")
+
+
+def test_anyone_may_read_a_bundle(small_bundle: Bundle) -> None:
+    assert [
+        path for path in [small_bundle.path, *small_bundle.path.rglob("*")] if not path.stat().st_mode & 0o044
+    ] == []
+
+
+def test_the_students_in_the_bundle_are_trained(small_bundle: Bundle) -> None:
+    assert load_students(small_bundle.file("students.safetensors")).forward_student[0].in_features == 384
+
+
+# All or nothing
+
+
+@pytest.fixture(scope="module")
+def failed_fit(
+    small_bundle: Bundle, nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, Path]:
+    """What a fit leaves that fails at its last stage, over an older bundle."""
+    folder = tmp_path_factory.mktemp("failed")
+    shutil.copytree(small_bundle.path, folder / "part.fbft")
+    before = open_bundle(folder / "part.fbft")
+    settings = BundleSettings(tile_px=112, false_alarm_rate=2.0, students=FitSettings(steps=1))
+    with pytest.raises(ArgumentError):
+        fit_bundle(nominal_folder, before.path, settings, QUIET)
+    return before, folder
+
+
+def test_a_failed_fit_leaves_the_bundle_that_was_there(failed_fit: tuple[Bundle, Path]) -> None:
+    before, _ = failed_fit
+    assert open_bundle(before.path) == before
+
+
+def test_a_failed_fit_leaves_nothing_else(failed_fit: tuple[Bundle, Path]) -> None:
+    assert [path.name for path in failed_fit[1].iterdir()] == ["part.fbft"]
+
+
+@pytest.mark.parametrize("name", ["part", "part.zip", "notes.fbft", "file.fbft"])
+def test_a_target_that_is_no_bundle_is_refused_before_any_work(nominal_folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.fbft").mkdir()
+    (tmp_path / "notes.fbft" / "thesis.txt").write_text("precious")
+    (tmp_path / "file.fbft").write_text("precious")
+    with pytest.raises(ArgumentError, match=name):
+        fit_bundle(nominal_folder, tmp_path / name, BundleSettings(), QUIET)
+    assert (tmp_path / "notes.fbft" / "thesis.txt").read_text() == (tmp_path / "file.fbft").read_text() == "precious"
+
+
+# New thresholds
+
+
+def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: Path) -> None:
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    thresholds = bundle.require_thresholds()
+    assert (thresholds.num_images, thresholds.requested_rate) == (20, 0.1)
+
+
+def test_new_thresholds_change_nothing_but_themselves_and_the_report(copied: Bundle, fresh_folder: Path) -> None:
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    changed = {name for name in bundle.files if bundle.files[name] != copied.files.get(name)}
+    assert (changed, bundle.teacher, bundle.tile) == ({"report.html"}, copied.teacher, copied.tile)
+
+
+def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
+    from fbft_edge.detectors.openvino import OpenVinoDetector
+
+    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET), 140, 182)
+    alarms = [detector.detect(read_image(path)).is_anomalous for path in image_paths(fresh_folder)]
+    assert sum(alarms) <= 1
+
+
+def test_images_that_were_fitted_on_never_calibrate_even_renamed(
+    copied: Bundle, nominal_folder: Path, fresh_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(fresh_folder, folder)
+    for index, path in enumerate(fitted_images(copied, nominal_folder)):
+        write_image(folder / f"renamed{index}.bmp", read_image(path))
+    bundle = threshold_bundle(copied.path, folder, 0.1, QUIET)
+    assert bundle.require_thresholds().num_images == 20
+
+
+def test_only_images_that_were_fitted_on_are_refused_with_their_number(
+    copied: Bundle, nominal_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "known").mkdir()
+    for path in fitted_images(copied, nominal_folder):
+        shutil.copy(path, tmp_path / "known")
+    with pytest.raises(ArgumentError, match="8 were left out"):
+        threshold_bundle(copied.path, tmp_path / "known", 0.1, QUIET)
+
+
+def test_thresholds_are_never_found_on_frames_that_the_bundle_would_refuse(copied: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for seed in range(3):
+        write_image(tmp_path / "other" / f"{seed}.png", render_part(seed, 100, 120).pixels)
+    with pytest.raises(BundleError, match="100x120"):
+        threshold_bundle(copied.path, tmp_path / "other", 0.1, QUIET)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
+def test_a_refused_rate_leaves_the_bundle_as_it_was(copied: Bundle, fresh_folder: Path, rate: float) -> None:
+    with pytest.raises(FbftError):
+        threshold_bundle(copied.path, fresh_folder, rate, QUIET)
+    assert open_bundle(copied.path) == copied
+
+
+def test_a_seal_that_fails_leaves_the_bundle_as_it_was(copied: Bundle, fresh_folder: Path) -> None:
+    (copied.path / "bundle.json.partial").mkdir()
+    with pytest.raises((OSError, FbftError)):
+        threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    assert open_bundle(copied.path) == copied
+
+
+def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_folder: Path) -> None:
+    from fbft_edge.bundle import seal_bundle
+
+    seal_bundle(dataclasses.replace(copied, notes={}))
+    with pytest.raises(BundleError):
+        threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+
+
+# The scale
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "expected"),
+    [("1", (140, 182), 1), ("0.5", (140, 182), 0.5), ("518px", (1036, 700), 0.5), ("518px", (100, 259), 2)],
+)
+def test_a_scale_is_a_factor_or_the_length_of_the_longer_side(
+    scale: str, size: tuple[int, int], expected: float
+) -> None:
+    assert scale_factor(scale, *size) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "scale", ["", "px", "0", "-1", "nan", "inf", "0px", "-5px", "5", "10000px", "518 pixels", "1,5"]
+)
+def test_a_scale_that_is_neither_is_refused(scale: str) -> None:
+    with pytest.raises(ArgumentError, match="--scale"):
+        scale_factor(scale, 140, 182)
+
+
+def test_pictures_on_which_the_students_disagree_score_higher(small_bundle: Bundle) -> None:
+    from fbft_edge.detectors.openvino import OpenVinoDetector
+
+    detector = OpenVinoDetector(small_bundle, 140, 182)
+    noise = np.random.default_rng(0).integers(0, 256, (140, 182, 3), np.uint8)
+    assert detector.detect(noise).score > detector.detect(render_part(200, 140, 182).pixels).score
