@@ -57,7 +57,6 @@ def test_the_header_schema_ships_with_the_wheel(base: Path, tmp_path: Path) -> N
     [
         ("fbft-calibrate", ["fit", "nominal", "--out", "part.fbft"], "calibration"),
         ("fbft-calibrate", ["threshold", "part.fbft", "nominal"], "calibration"),
-        ("fbft-export", ["part.fbft"], "export"),
         ("fbft-edge", ["demo"], "calibration"),
     ],
 )

@@ -30,8 +30,9 @@ from rich.table import Table
 
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bench import measure_floors, run_bench
-from fbft_edge.bundle import GRAPH, Bundle, TeacherIdentity, seal_bundle
+from fbft_edge.bundle import GRAPH, Bundle, seal_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision
+from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import TileGeometry, best_tile_px, patch_grid
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph

@@ -6,6 +6,7 @@ The stages live in their own modules; here is only their order.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from fbft_edge.bundle import (
     REPORT,
     STUDENTS,
     Bundle,
-    TeacherIdentity,
     building,
     open_bundle,
     revising,
@@ -35,7 +35,8 @@ from fbft_edge.bundle import (
 )
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Uint8
-from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid
+from fbft_edge.manifest import TeacherIdentity
+from fbft_edge.tiling import LEAST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE, write_reference
@@ -119,11 +120,14 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
     """
     bundle = open_bundle(path)
     nominal = scan_nominal(folder, console, mixed_sizes=mixed_sizes)
-    known = set(bundle.notes["fit_images_sha256"])
+    for height, width in nominal.sizes:
+        bundle.require_frame_size(height, width, str(folder))
+    known = set(bundle.notes.get("fit_images_sha256", ()))
+    fitted = [(image.path, "was fitted on") for image in nominal if image.pixels_sha256 in known]
     fresh = [image for image in nominal if image.pixels_sha256 not in known]
-    if len(fresh) < len(nominal):
-        console.print(f"{len(nominal) - len(fresh)} images were fitted on and cannot calibrate; left out")
-    require_enough(dataclasses.replace(nominal, images=tuple(fresh)), least=2)
+    if fitted:
+        console.print(f"{len(fitted)} images were fitted on and cannot calibrate; left out")
+    require_enough(NominalSet(tuple(fresh), (*nominal.left_out, *fitted)), least=2)
     with revising(bundle) as draft:
         calibrate(draft, fresh, [], rate, console)
     return open_bundle(path)
@@ -165,6 +169,9 @@ def _check_target(out: Path) -> None:
         raise ArgumentError(f"--out {out} must end in .fbft; try {out}.fbft")
     if out.exists() and not (out / MANIFEST).is_file():
         raise ArgumentError(f"{out} exists and is not a bundle; choose another --out")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ArgumentError(f"{above} is not a folder that can be written to; choose another --out")
 
 
 def _teacher_and_geometry(
@@ -173,9 +180,14 @@ def _teacher_and_geometry(
     height, width = nominal.sizes[0]
     scale = scale_factor(settings.scale, height, width)
     # The patch size is the teacher's; a probe without weights tells it before the tile size is chosen.
-    probe = load_teacher(settings.teacher, tile_px=settings.tile_px or 518, blocks=settings.blocks, pretrained=False)
+    tile_px = 518 if settings.tile_px is None else settings.tile_px
+    probe = load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, pretrained=False)
     grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
-    tile_px = settings.tile_px or best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
+    most = (LEAST_TILE_PATCHES if settings.tile_px is None else tile_px // probe.patch_px) // 2
+    if not 0 <= settings.overlap_patches <= most:
+        raise ArgumentError(f"--overlap {settings.overlap_patches} does not fit; choose 0 to {most} patches")
+    if settings.tile_px is None:
+        tile_px = best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
     geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
     plan = TilePlan(geometry, height, width)
     console.print(

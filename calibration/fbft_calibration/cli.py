@@ -88,7 +88,7 @@ def _fit(args: argparse.Namespace) -> int:
         false_alarm_rate=_fraction("--false-alarm-rate", args.false_alarm_rate),
         precision=args.precision,
         mixed_sizes=args.mixed_sizes,
-        students=FitSettings(steps=_positive("--steps", args.steps), seed=args.seed),
+        students=FitSettings(steps=_at_least("--steps", args.steps, 1), seed=_at_least("--seed", args.seed, 0)),
     )
     fit_bundle(args.folder, args.out, settings, Console(highlight=False, soft_wrap=True))
     return 0
@@ -115,7 +115,7 @@ def _fraction(option: str, value: float) -> float:
     return value
 
 
-def _positive(option: str, value: int) -> int:
-    if value < 1:
-        raise ArgumentError(f"{option} {value} must be at least 1")
+def _at_least(option: str, value: int, least: int) -> int:
+    if value < least:
+        raise ArgumentError(f"{option} {value} must be at least {least}")
     return value

@@ -61,7 +61,7 @@ class NominalSet:
     def split(self, held_out: float, seed: int) -> tuple[list[NominalImage], list[NominalImage]]:
         """Images to fit on and images to calibrate on, drawn at random, disjoint in content."""
         order = np.random.default_rng(seed).permutation(len(self.images))
-        count = max(1, round(held_out * len(self.images)))
+        count = min(max(1, round(held_out * len(self.images))), len(self.images) - 1)
         chosen = set(order[:count].tolist())
         fit = [image for index, image in enumerate(self.images) if index not in chosen]
         return fit, [self.images[index] for index in sorted(chosen)]
@@ -127,8 +127,10 @@ def _of_common_size(images: list[NominalImage], left_out: list[tuple[Path, str]]
 
 def _report(nominal: NominalSet, folder: Path, console: Console) -> None:
     sizes = ", ".join(f"{height}x{width}" for height, width in nominal.sizes[:4]) or "none"
-    console.print(f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out")
+    console.print(
+        f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out", markup=False
+    )
     for path, reason in nominal.left_out[:20]:
-        console.print(f"  left out {path.name}: {reason}", style="yellow", highlight=False)
+        console.print(f"  left out {path.name}: {reason}", style="yellow", highlight=False, markup=False)
     if len(nominal.left_out) > 20:
         console.print(f"  and {len(nominal.left_out) - 20} more", style="yellow")

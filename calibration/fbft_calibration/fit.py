@@ -63,7 +63,7 @@ def fit_students(f_j: torch.Tensor, f_k: torch.Tensor, settings: FitSettings, co
     """
     torch.manual_seed(settings.seed)
     order = torch.randperm(len(f_j))
-    held_out = min(_VALIDATION_PATCHES, len(f_j) // 10)
+    held_out = min(_VALIDATION_PATCHES, max(1, len(f_j) // 10))
     validation = f_j[order[:held_out]].float(), f_k[order[:held_out]].float()
     students = Students(f_j.shape[1])
     losses: list[tuple[int, float, float]] = []

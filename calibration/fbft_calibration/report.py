@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
@@ -17,7 +16,7 @@ import numpy as np
 
 from fbft_calibration.dataset import NominalImage
 from fbft_calibration.threshold import explain
-from fbft_edge.bundle import ENGINES, Bundle
+from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.frame import Float32, Uint8
 
@@ -83,15 +82,13 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
     yield "scale", f"{tile.scale:.4g}"
     yield "fitted on", f"{len(bundle.notes['fit_images_sha256'])} images"
     yield "left out", "; ".join(f"{name}: {reason}" for name, reason in bundle.notes["left_out"]) or "none"
-    for name in sorted(bundle.files):
-        if name.startswith(f"{ENGINES}/") and name.endswith(".json"):
-            sidecar = json.loads(bundle.file(name).read_text(encoding="utf-8"))
-            parity = sidecar["parity"]
-            yield (
-                f"engine {sidecar['runtime']} {sidecar['precision']}",
-                f"version {sidecar['version']}; map within {parity['map_max']:.2%} of float32, on average "
-                f"{parity['map_mean']:.3%}, score within {parity['score_max']:.2%}, on {parity['num_tiles']} tiles",
-            )
+    for sidecar in bundle.sidecars():
+        parity = sidecar["parity"]
+        yield (
+            f"engine {sidecar['runtime']} {sidecar['precision']}",
+            f"version {sidecar['version']}; map within {parity['map_max']:.2%} of float32, on average "
+            f"{parity['map_mean']:.3%}, score within {parity['score_max']:.2%}, on {parity['num_tiles']} tiles",
+        )
 
 
 def _dots(label: str, values: Sequence[float], threshold: float) -> str:

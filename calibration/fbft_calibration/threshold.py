@@ -16,10 +16,11 @@ from scipy.stats import beta
 
 from fbft_calibration.dataset import NominalImage
 from fbft_calibration.progress import tracked
-from fbft_edge.bundle import Bundle, Thresholds
+from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Float32
+from fbft_edge.manifest import Thresholds
 from fbft_edge.scoring import image_score
 
 CONFIDENCE = 0.95
@@ -73,14 +74,15 @@ def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: 
     """
     if not 0 < rate < 1:
         raise ArgumentError(f"a false-alarm rate of {rate} is not a fraction between 0 and 1; try 0.01")
-    statistic = np.sort(np.maximum(held_out.score / score_unit, held_out.peak / peak_unit))
+    statistic = np.maximum(held_out.score / score_unit, held_out.peak / peak_unit)
     num_images = len(statistic)
     rank = min(math.ceil((num_images + 1) * (1 - rate)), num_images)
-    quantile = float(statistic[rank - 1])
+    quantile = float(np.sort(statistic)[rank - 1])
+    kept = statistic <= quantile  # rounding must not push a kept image over its own threshold
     exceeding = num_images + 1 - rank
     return Thresholds(
-        image=quantile * score_unit,
-        pixel=quantile * peak_unit,
+        image=max(quantile * score_unit, float(held_out.score[kept].max())),
+        pixel=max(quantile * peak_unit, float(held_out.peak[kept].max())),
         requested_rate=rate,
         supported_rate=exceeding / (num_images + 1),
         upper_rate=float(beta.ppf(CONFIDENCE, exceeding, rank)),
@@ -111,6 +113,8 @@ def explain(thresholds: Thresholds) -> list[str]:
             f"{count} images cannot support the {rate:.2%} asked for: at least {images_needed(rate)} are needed, "
             f"{images_needed(rate) - count} more; until then thresholds stand at the largest nominal value"
         )
-    if thresholds.upper_rate > rate:
+    if thresholds.upper_rate > rate and count < images_for_confidence(rate):
         lines.append(f"to be 95 % sure of {rate:.2%} takes {images_for_confidence(rate)} clean held-out images")
+    elif thresholds.upper_rate > rate:
+        lines.append(f"{rate:.2%} is what to expect on average; to be 95 % sure of it, ask for a lower rate")
     return lines

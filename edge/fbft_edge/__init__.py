@@ -4,7 +4,7 @@ The public face for those who read results (`ResultSubscriber`) or inspect frame
 `fbft_edge.detectors.openvino.OpenVinoDetector`). Never imports torch, timm or onnx.
 """
 
-from fbft_edge.bundle import Bundle, Thresholds, open_bundle
+from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.errors import (
     ArgumentError,
     BundleError,
@@ -17,6 +17,7 @@ from fbft_edge.errors import (
     TeacherError,
 )
 from fbft_edge.frame import Detection, Frame, Region, Verdict
+from fbft_edge.manifest import Thresholds
 from fbft_edge.result import Result, decode_message
 from fbft_edge.subscriber import ResultSubscriber
 

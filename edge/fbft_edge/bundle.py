@@ -18,6 +18,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fbft_edge.errors import BundleError
+from fbft_edge.manifest import (
+    TeacherIdentity,
+    Thresholds,
+    files_from_json,
+    frame_sizes_from_json,
+    members,
+    teacher_from_json,
+    text,
+    thresholds_from_json,
+    tile_from_json,
+)
 from fbft_edge.tiling import TileGeometry
 
 SCHEMA = "fbft.bundle/1"
@@ -27,40 +38,6 @@ STUDENTS = "students.safetensors"
 REPORT = "report.html"
 ENGINES = "engines"
 _MAX_MANIFEST_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherIdentity:
-    """Which teacher the students were fitted to."""
-
-    name: str
-    weights_sha256: str
-    embed_dim: int
-    blocks: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Where `ok` ends, and what is known about it.
-
-    A frame is anomalous when its score exceeds `image` or any map pixel exceeds `pixel`. Both come from one
-    split-conformal calibration, so their joint false-alarm rate is what is stated.
-
-    Attributes:
-        image: Threshold of the image score.
-        pixel: Threshold of the anomaly map.
-        requested_rate: False-alarm rate asked for, a fraction of nominal frames.
-        supported_rate: Expected false-alarm rate of the thresholds, at least 1 / (num_images + 1).
-        upper_rate: The true rate lies below this with 95 % confidence over the draw of calibration images.
-        num_images: Held-out nominal images behind them.
-    """
-
-    image: float
-    pixel: float
-    requested_rate: float
-    supported_rate: float
-    upper_rate: float
-    num_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +103,11 @@ class Bundle:
             raise BundleError(f"{self.path} has no {name}; fit the bundle again with fbft-calibrate fit")
         return self.path / name
 
+    def sidecars(self) -> list[dict[str, Any]]:
+        """What is known about each engine: runtime, version, target, precision, graph and parity."""
+        names = sorted(name for name in self.files if name.startswith(f"{ENGINES}/") and name.endswith(".json"))
+        return [json.loads(self.file(name).read_text(encoding="utf-8")) for name in names]
+
 
 def open_bundle(path: Path | str) -> Bundle:
     """Read and verify a bundle.
@@ -146,10 +128,11 @@ def seal_bundle(bundle: Bundle) -> Bundle:
 
     Every regular file in the folder is taken into the manifest.
     """
+    partial = bundle.path / f"{MANIFEST}.partial"
     names = sorted(
         file.relative_to(bundle.path).as_posix()
         for file in bundle.path.rglob("*")
-        if file.is_file() and not file.name.startswith(MANIFEST)
+        if file.is_file() and file not in (bundle.path / MANIFEST, partial)
     )
     contents = {
         "schema": SCHEMA,
@@ -162,7 +145,6 @@ def seal_bundle(bundle: Bundle) -> Bundle:
         "notes": bundle.notes,
         "files": {name: file_sha256(bundle.path / name) for name in names},
     }
-    partial = bundle.path / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(bundle.path / MANIFEST)
     return open_bundle(bundle.path)
@@ -211,7 +193,7 @@ def file_sha256(path: Path) -> str:
 
 def _read_manifest(path: Path) -> bytes:
     manifest = path / MANIFEST
-    if not manifest.is_file():
+    if not manifest.is_file() or manifest.is_symlink():
         raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit")
     if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
         raise BundleError(f"{manifest} has {manifest.stat().st_size} bytes, at most {_MAX_MANIFEST_BYTES} are read")
@@ -219,13 +201,16 @@ def _read_manifest(path: Path) -> bytes:
 
 
 def _verify_file(path: Path, name: str, expected: str) -> None:
-    relative = PurePosixPath(name)
     file = path / name
-    if relative.is_absolute() or ".." in relative.parts or file.is_symlink():
+    try:
+        is_inside = file.resolve() == path.resolve() / PurePosixPath(name) and ".." not in PurePosixPath(name).parts
+        found = file_sha256(file) if is_inside and file.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} lists {name!r:.80}, which cannot be read ({error!s:.80}); copy it again") from error
+    if not is_inside:
         raise BundleError(f"{path / MANIFEST} lists {name!r}, which is not a plain file inside the bundle")
-    if not file.is_file():
+    if not found:
         raise BundleError(f"{file} is missing; copy the bundle again, complete")
-    found = file_sha256(file)
     if found != expected:
         raise BundleError(
             f"{file} was altered: SHA-256 {found[:12]}..., {MANIFEST} says {expected[:12]}...; copy the bundle again"
@@ -234,55 +219,25 @@ def _verify_file(path: Path, name: str, expected: str) -> None:
 
 def _parse(path: Path, raw: bytes) -> Bundle:
     try:
-        return _from_contents(path, json.loads(raw), hashlib.sha256(raw).hexdigest())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _from_contents(path, members(json.loads(raw)), hashlib.sha256(raw).hexdigest())
+    except (ValueError, KeyError, RecursionError) as error:
         raise BundleError(
             f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error}); copy the bundle again"
         ) from error
 
 
-def _from_contents(path: Path, contents: Any, sha256: str) -> Bundle:
+def _from_contents(path: Path, contents: dict[str, Any], sha256: str) -> Bundle:
     if contents["schema"] != SCHEMA:
         raise ValueError(f"schema {contents['schema']!r}, this version reads {SCHEMA!r}")
-    teacher, thresholds = contents["teacher"], contents["thresholds"]
     return Bundle(
         path=path,
-        product=str(contents["product"]),
-        created=str(contents["created"]),
-        teacher=TeacherIdentity(**{**teacher, "blocks": _pair(teacher["blocks"])}),
-        tile=_tile(contents["tile"]),
-        frame_sizes=tuple(_pair(size) for size in contents["frame_sizes"]),
-        thresholds=_thresholds(thresholds) if thresholds is not None else None,
-        notes=dict(contents["notes"]),
-        files={str(name): str(digest) for name, digest in contents["files"].items()},
+        product=text(contents["product"]),
+        created=text(contents["created"]),
+        teacher=teacher_from_json(contents["teacher"]),
+        tile=tile_from_json(contents["tile"]),
+        frame_sizes=frame_sizes_from_json(contents["frame_sizes"]),
+        thresholds=thresholds_from_json(contents["thresholds"]),
+        notes=members(contents["notes"]),
+        files=files_from_json(contents["files"]),
         sha256=sha256,
-    )
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    first, second = values
-    return int(first), int(second)
-
-
-def _tile(contents: Any) -> TileGeometry:
-    tile = TileGeometry(
-        tile_px=int(contents["tile_px"]),
-        patch_px=int(contents["patch_px"]),
-        overlap_patches=int(contents["overlap_patches"]),
-        scale=float(contents["scale"]),
-    )
-    whole = tile.patch_px > 0 and tile.tile_px % tile.patch_px == 0
-    if not whole or not 0 <= tile.overlap_patches < tile.tile_patches or not 0 < tile.scale <= 16:
-        raise ValueError(f"tile geometry {tile} does not fit together")
-    return tile
-
-
-def _thresholds(contents: Any) -> Thresholds:
-    return Thresholds(
-        image=float(contents["image"]),
-        pixel=float(contents["pixel"]),
-        requested_rate=float(contents["requested_rate"]),
-        supported_rate=float(contents["supported_rate"]),
-        upper_rate=float(contents["upper_rate"]),
-        num_images=int(contents["num_images"]),
     )

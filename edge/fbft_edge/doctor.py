@@ -17,6 +17,7 @@ import cv2
 import openvino
 import zmq
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fbft_edge.detectors.openvino import native_precision
@@ -46,7 +47,7 @@ def run_doctor(console: Console) -> None:
     table = Table("what", "state", "detail", title=f"fbft-edge {metadata.version('fbft-edge')} on this machine")
     for finding in findings():
         colour = "green" if finding.state is State.READY else "yellow"
-        table.add_row(finding.subject, f"[{colour}]{finding.state.value}[/]", finding.detail)
+        table.add_row(finding.subject, f"[{colour}]{finding.state.value}[/]", escape(finding.detail))
     console.print(table)
 
 

@@ -85,7 +85,10 @@ def write_image(path: Path, pixels: Uint8) -> None:
         ImageError: The file cannot be written.
     """
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, encoded = cv2.imencode(path.suffix, bgr)
+    try:
+        done, encoded = cv2.imencode(path.suffix, bgr)
+    except cv2.error:
+        done = False
     if not done:
         raise ImageError(f"{path}: OpenCV cannot write {path.suffix!r} files; use .png or .jpg")
     try:

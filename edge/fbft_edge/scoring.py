@@ -47,17 +47,17 @@ def find_regions(mask: Bool, anomaly_map: Float32) -> tuple[Region, ...]:
         At most `MAX_REGIONS` regions.
     """
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    order = np.argsort(stats[1:, cv2.CC_STAT_AREA])[::-1][:MAX_REGIONS] + 1
-    regions = [_region(int(label), labels, stats[label], centroids[label], anomaly_map) for label in order]
-    return tuple(sorted(regions, key=lambda region: -region.peak)) if count > 1 else ()
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, np.asarray(labels[mask], np.intp), anomaly_map[mask])
+    order = np.argsort(-peaks[1:], kind="stable")[:MAX_REGIONS] + 1
+    return tuple(_region(stats[label], centroids[label], float(peaks[label])) for label in order)
 
 
-def _region(label: int, labels: np.ndarray, stat: np.ndarray, centroid: np.ndarray, anomaly_map: Float32) -> Region:
+def _region(stat: np.ndarray, centroid: np.ndarray, peak: float) -> Region:
     left, top, width, height, area = (int(value) for value in stat)
-    window = np.s_[top : top + height, left : left + width]
     return Region(
         box_xyxy=(left, top, left + width, top + height),
         area_px=area,
-        peak=float(anomaly_map[window][labels[window] == label].max()),
+        peak=peak,
         centroid_xy=(float(centroid[0]), float(centroid[1])),
     )

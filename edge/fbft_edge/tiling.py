@@ -14,6 +14,10 @@ import numpy as np
 
 from fbft_edge.frame import Float32, Uint8
 
+# Sides considered when the tile size is not given: larger tiles cost more attention and found no more (docs/log.md).
+LEAST_TILE_PATCHES = 20
+MOST_TILE_PATCHES = 28
+
 
 @dataclass(frozen=True, slots=True)
 class TileGeometry:
@@ -111,28 +115,24 @@ class TilePlan:
         return self._canvas
 
 
-def best_tile_px(
-    grid: tuple[int, int], patch_px: int, overlap_patches: int, embed_dim: int, *, least: int = 24, most: int = 37
-) -> int:
+def best_tile_px(grid: tuple[int, int], patch_px: int, overlap_patches: int, embed_dim: int) -> int:
     """Tile side with the least teacher work per frame.
 
     A ViT block costs 24 D^2 FLOPs a token outside attention and 4 N D inside, N tokens a tile; smaller tiles save
-    attention, badly fitting ones repeat patches. DINOv2 was trained at 37 patches a side.
+    attention, badly fitting ones repeat patches.
 
     Args:
         grid: (rows, columns) of the frame's patch grid.
         patch_px: Side of a patch.
         overlap_patches: Least overlap of neighbouring tiles.
         embed_dim: D, length of a feature vector.
-        least: Smallest side considered, in patches.
-        most: Largest side considered, in patches.
     """
 
     def cost(side: int) -> int:
         tiles = len(_starts(grid[0], side, overlap_patches)) * len(_starts(grid[1], side, overlap_patches))
         return tiles * side**2 * (24 * embed_dim + 4 * side**2)
 
-    return patch_px * min(range(most, least - 1, -1), key=cost)
+    return patch_px * min(range(MOST_TILE_PATCHES, LEAST_TILE_PATCHES - 1, -1), key=cost)
 
 
 def patch_grid(size_px: tuple[int, int], patch_px: int) -> tuple[int, int]:

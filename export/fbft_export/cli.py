@@ -6,6 +6,7 @@ Knows nothing beyond its arguments; the work is done in `fbft_export.engines`.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,12 +33,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> int:
-    require_extra("export", "fbft-export")
-    from fbft_export.engines import export_openvino
-
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     bundle = open_bundle(args.bundle)
     if not args.list:
+        require_extra("export", "fbft-export")
+        from fbft_export.engines import export_openvino
+
         with revising(bundle) as draft:
             export_openvino(draft, args.precision)
         bundle = open_bundle(args.bundle)
@@ -46,10 +47,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _engine_table(bundle: Bundle) -> Table:
-    from fbft_export.engines import read_sidecars
-
     table = Table("runtime", "version", "target", "precision", "map max", "map mean", "score", "state")
-    for sidecar in read_sidecars(bundle):
+    for sidecar in bundle.sidecars():
         parity = sidecar["parity"]
         is_current = sidecar["graph_sha256"] == bundle.files[GRAPH]
         table.add_row(

@@ -53,9 +53,3 @@ def write_sidecar(bundle: Bundle, name: str, contents: dict[str, Any]) -> None:
     folder = bundle.path / ENGINES
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_sidecars(bundle: Bundle) -> list[dict[str, Any]]:
-    """The sidecars that the manifest vouches for, by name."""
-    names = sorted(name for name in bundle.files if name.startswith(f"{ENGINES}/") and name.endswith(".json"))
-    return [json.loads(bundle.file(name).read_text(encoding="utf-8")) for name in names]

@@ -68,7 +68,22 @@ def write_graph(model: PatchDistanceModel, path: Path) -> None:
         raise RuntimeError("torch.onnx.export returned no program")
     graph = program.model_proto
     _name_nodes_by_module(graph)
+    _feed_input_to_cast_alone(graph)
     onnx.save(graph, path)
+
+
+def _feed_input_to_cast_alone(graph: onnx.ModelProto) -> None:
+    """Let whatever else reads the uint8 input, such as its shape, read the cast's output: TensorRT insists."""
+    cast = next(node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] == INPUT)
+    for node in graph.graph.node:
+        if node is not cast:
+            for index, name in enumerate(node.input):
+                if name == INPUT:
+                    node.input[index] = cast.output[0]
+    first = onnx.NodeProto()
+    first.CopyFrom(cast)
+    graph.graph.node.remove(cast)
+    graph.graph.node.insert(0, first)
 
 
 def _name_nodes_by_module(graph: onnx.ModelProto) -> None:

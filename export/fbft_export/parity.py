@@ -80,6 +80,7 @@ def write_reference(model: PatchDistanceModel, tiles: Uint8, path: Path) -> None
     with torch.inference_mode():
         distances = torch.cat([model(torch.from_numpy(tile[None])) for tile in tiles]).numpy()
     save_file({"tiles": np.ascontiguousarray(tiles), "distances": distances}, path)
+    path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
 
 
 def measure_parity(bundle: Bundle, infer: Callable[[Uint8, Float32], None]) -> Parity:
@@ -102,7 +103,7 @@ def compare_distances(expected: Float32, found: Float32, tile: TileGeometry) -> 
     size = rows * tile.patch_px, columns * tile.patch_px
     operator = MapOperator((rows, columns), tile.patch_px, size, size)
     expected_maps, found_maps = _maps(operator, expected), _maps(operator, found)
-    unit = float(expected_maps.max())
+    unit = float(expected_maps.max()) or 1.0
     difference = np.abs(expected_maps - found_maps)
     scores = [abs(image_score(a) - image_score(b)) for a, b in zip(expected_maps, found_maps, strict=True)]
     return Parity(

@@ -58,6 +58,7 @@ def patch_distance(students: Students, f_j: torch.Tensor, f_k: torch.Tensor) -> 
 def save_students(students: Students, path: Path) -> None:
     """Write `forward_student.{0,2,4}.{weight,bias}` and the same of the backward student."""
     save_file({name: tensor.contiguous() for name, tensor in students.state_dict().items()}, path)
+    path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
 
 
 def load_students(path: Path) -> Students:

@@ -103,6 +103,8 @@ def load_teacher(
     Raises:
         TeacherError: Unknown name, unfit blocks or tile size, or weights that cannot be had.
     """
+    if tile_px < 1:
+        raise TeacherError(f"a tile of {tile_px} px holds no patch; choose a multiple of the patch, such as 518")
     known = NAMED_TEACHERS.get(name)
     timm_name = known.timm_name if known else name
     chosen = blocks or (known.blocks if known else None)
@@ -128,7 +130,9 @@ def _create_vit(timm_name: str, tile_px: int, from_hub: bool) -> VisionTransform
         model = timm.create_model(timm_name, pretrained=from_hub, img_size=tile_px, num_classes=0)
     except (OSError, RuntimeError) as error:
         if not from_hub:
-            raise
+            raise TeacherError(
+                f"timm cannot make {timm_name}: {error}; choose from timm.list_models('vit*')"
+            ) from error
         raise TeacherError(_hub_message(timm_name, error)) from error
     except TypeError as error:
         raise TeacherError(f"{timm_name} does not take a tile size ({error}); choose a plain ViT") from error
@@ -156,6 +160,8 @@ def _check_fit(vit: VisionTransformer, name: str, blocks: tuple[int, int], tile_
             f"a tile of {tile_px} px does not divide into {name}'s patches of {patch_px} px; "
             f"choose a multiple, for example {max(1, round(tile_px / patch_px)) * patch_px}"
         )
+    if tile_px // patch_px != vit.patch_embed.grid_size[0]:
+        raise TeacherError(f"{name} does not map patches of {patch_px} px to tokens one by one; choose a plain ViT")
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -168,8 +174,12 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_state(vit: VisionTransformer, state: dict[str, torch.Tensor], source: str) -> None:
-    filtered = timm.models.vision_transformer.checkpoint_filter_fn(state, vit)
-    result = vit.load_state_dict(filtered, strict=False)
+    try:
+        filtered = timm.models.vision_transformer.checkpoint_filter_fn(state, vit)
+        result = vit.load_state_dict(filtered, strict=False)
+    except (RuntimeError, KeyError) as error:
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise TeacherError(f"{source} does not fit the teacher: {cause}; use weights of this architecture") from error
     unexpected = [key for key in result.unexpected_keys if not key.startswith("head")]
     if result.missing_keys or unexpected:
         raise TeacherError(

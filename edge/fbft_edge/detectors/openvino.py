@@ -5,6 +5,7 @@ Knows nothing about cameras, rates or messages.
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import openvino
 
 from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.bundle import ENGINES, GRAPH, Bundle
+from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.scoring import find_regions, image_score
@@ -25,9 +26,15 @@ def native_precision() -> str:
 
 
 def accepted_precision(bundle: Bundle) -> str:
-    """The CPU's own precision if the bundle was exported for it, else float32, which needs no acceptance."""
-    precision = native_precision()
-    return precision if f"{ENGINES}/openvino-{precision}.json" in bundle.files else "f32"
+    """The CPU's own precision if this graph was accepted with it on this architecture, else float32."""
+    wanted = {
+        "runtime": "openvino",
+        "precision": native_precision(),
+        "target": platform.machine(),
+        "graph_sha256": bundle.files.get(GRAPH),
+    }
+    is_accepted = any(wanted.items() <= sidecar.items() for sidecar in bundle.sidecars())
+    return native_precision() if is_accepted else "f32"
 
 
 def best_batch(num_tiles: int) -> int:
@@ -130,7 +137,7 @@ class OpenVinoDetector:
             EngineError: The map holds values that are not numbers, on which no verdict can stand.
         """
         peak = float(anomaly_map.max())
-        if not np.isfinite(peak):
+        if not np.isfinite(peak) or not np.isfinite(anomaly_map.min()):
             raise EngineError("the engine's map holds values that are not numbers; export again with --precision f32")
         score = image_score(anomaly_map)
         mask = anomaly_map > self._pixel_threshold

@@ -1,0 +1,139 @@
+"""What `bundle.json` says, read strictly: JSON in, checked values out.
+
+Every function raises `ValueError` (or `KeyError` for a missing member) on anything that a sealed bundle cannot
+hold. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fbft_edge.tiling import TileGeometry
+
+_MAX_SIDE_PX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherIdentity:
+    """Which teacher the students were fitted to."""
+
+    name: str
+    weights_sha256: str
+    embed_dim: int
+    blocks: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where `ok` ends, and what is known about it.
+
+    A frame is anomalous when its score exceeds `image` or any map pixel exceeds `pixel`. Both come from one
+    split-conformal calibration, so their joint false-alarm rate is what is stated.
+
+    Attributes:
+        image: Threshold of the image score.
+        pixel: Threshold of the anomaly map.
+        requested_rate: False-alarm rate asked for, a fraction of nominal frames.
+        supported_rate: Expected false-alarm rate of the thresholds, at least 1 / (num_images + 1).
+        upper_rate: The true rate lies below this with 95 % confidence over the draw of calibration images.
+        num_images: Held-out nominal images behind them.
+    """
+
+    image: float
+    pixel: float
+    requested_rate: float
+    supported_rate: float
+    upper_rate: float
+    num_images: int
+
+
+def text(value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, found {value!r:.80}")
+    return value
+
+
+def integer(value: Any, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"expected a whole number from {low} to {high}, found {value!r:.80}")
+    return value
+
+
+def number(value: Any, low: float, high: float) -> float:
+    """A number from `low` to `high`; never NaN."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"expected a number from {low:g} to {high:g}, found {value!r:.80}")
+    return float(value)
+
+
+def members(value: Any) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {value!r:.80}")
+    return value
+
+
+def teacher_from_json(value: Any) -> TeacherIdentity:
+    """The member `teacher`."""
+    contents = members(value)
+    j, k = _pair(contents["blocks"], 0)
+    if j >= k:
+        raise ValueError(f"blocks {j} and {k} are not in order")
+    return TeacherIdentity(
+        name=text(contents["name"]),
+        weights_sha256=text(contents["weights_sha256"]),
+        embed_dim=integer(contents["embed_dim"], 1, 1 << 20),
+        blocks=(j, k),
+    )
+
+
+def tile_from_json(value: Any) -> TileGeometry:
+    """The member `tile`."""
+    contents = members(value)
+    tile = TileGeometry(
+        tile_px=integer(contents["tile_px"], 1, _MAX_SIDE_PX),
+        patch_px=integer(contents["patch_px"], 1, _MAX_SIDE_PX),
+        overlap_patches=integer(contents["overlap_patches"], 0, _MAX_SIDE_PX),
+        scale=number(contents["scale"], 1e-3, 16),
+    )
+    if tile.tile_px % tile.patch_px or tile.overlap_patches >= tile.tile_patches:
+        raise ValueError(f"{tile} does not fit together")
+    return tile
+
+
+def frame_sizes_from_json(value: Any) -> tuple[tuple[int, int], ...]:
+    """The member `frame_sizes`."""
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of sizes, found {value!r:.80}")
+    return tuple(_pair(size, 1) for size in value)
+
+
+def thresholds_from_json(value: Any) -> Thresholds | None:
+    """The member `thresholds`; null before calibration."""
+    if value is None:
+        return None
+    contents = members(value)
+    return Thresholds(
+        image=number(contents["image"], 0, 4),
+        pixel=number(contents["pixel"], 0, 4),
+        requested_rate=number(contents["requested_rate"], 0, 1),
+        supported_rate=number(contents["supported_rate"], 0, 1),
+        upper_rate=number(contents["upper_rate"], 0, 1),
+        num_images=integer(contents["num_images"], 1, 1 << 40),
+    )
+
+
+def files_from_json(value: Any) -> dict[str, str]:
+    """The member `files`: relative path to SHA-256."""
+    return {text(name): text(digest) for name, digest in members(value).items()}
+
+
+def _pair(value: Any, low: int) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"expected two whole numbers, found {value!r:.80}")
+    return integer(value[0], low, _MAX_SIDE_PX), integer(value[1], low, _MAX_SIDE_PX)
