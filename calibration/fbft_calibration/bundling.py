@@ -33,7 +33,7 @@ from fbft_edge.bundle import (
     revising,
     seal_bundle,
 )
-from fbft_edge.errors import ArgumentError
+from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frame import Uint8
 from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import LEAST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
@@ -43,6 +43,7 @@ from fbft_export.parity import PARITY_FILE, write_reference
 from fbft_export.students import Students, save_students
 from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
 
+_MIN_FIT_IMAGES = 4
 _PARITY_TILES = 8
 _UNIT_IMAGES = 16
 
@@ -89,6 +90,11 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
     nominal = scan_nominal(folder, console, mixed_sizes=settings.mixed_sizes)
     require_enough(nominal)
     fit_images, held_out = nominal.split(settings.held_out, settings.students.seed)
+    if len(fit_images) < _MIN_FIT_IMAGES:
+        raise ArgumentError(
+            f"--held-out {settings.held_out:.3g} leaves {len(fit_images)} of {len(nominal)} images to fit on, "
+            f"at least {_MIN_FIT_IMAGES} are needed; hold out less, or add images"
+        )
     teacher, geometry = _teacher_and_geometry(nominal, settings, console)
     model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
     f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, console)
@@ -122,7 +128,9 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
     nominal = scan_nominal(folder, console, mixed_sizes=mixed_sizes)
     for height, width in nominal.sizes:
         bundle.require_frame_size(height, width, str(folder))
-    known = set(bundle.notes.get("fit_images_sha256", ()))
+    if not {"fit_images_sha256", "units"} <= bundle.notes.keys():
+        raise BundleError(f"{path} does not say what it was fitted on; fit it again with fbft-calibrate fit")
+    known = set(bundle.notes["fit_images_sha256"])
     fitted = [(image.path, "was fitted on") for image in nominal if image.pixels_sha256 in known]
     fresh = [image for image in nominal if image.pixels_sha256 not in known]
     if fitted:
@@ -183,6 +191,11 @@ def _teacher_and_geometry(
     tile_px = 518 if settings.tile_px is None else settings.tile_px
     probe = load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, pretrained=False)
     grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
+    if min(grid) < 2:
+        raise ArgumentError(
+            f"--scale {settings.scale} leaves {grid[0]}x{grid[1]} patches of {probe.patch_px} px; "
+            "choose a larger scale, down to two patches a side"
+        )
     most = (LEAST_TILE_PATCHES if settings.tile_px is None else tile_px // probe.patch_px) // 2
     if not 0 <= settings.overlap_patches <= most:
         raise ArgumentError(f"--overlap {settings.overlap_patches} does not fit; choose 0 to {most} patches")

@@ -14,6 +14,7 @@ from rich.console import Console
 from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
+from fbft_edge.images import image_paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--false-alarm-rate", type=float, default=0.01, metavar="RATE", help="default: %(default)s")
     add("--precision", choices=["bf16", "f32"], help="of the engine (default: bf16 where the CPU has it)")
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
-    add("--steps", type=int, default=1000, help="most optimiser steps (default: %(default)s)")
+    add("--steps", type=int, default=600, help="most optimiser steps (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     parser.set_defaults(command=_fit)
 
@@ -74,6 +75,7 @@ def _add_threshold(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _fit(args: argparse.Namespace) -> int:
+    image_paths(args.folder)  # a typo is said before torch takes its seconds to load
     from fbft_calibration.bundling import BundleSettings, fit_bundle
     from fbft_calibration.fit import FitSettings
 
@@ -95,6 +97,7 @@ def _fit(args: argparse.Namespace) -> int:
 
 
 def _threshold(args: argparse.Namespace) -> int:
+    image_paths(args.folder)
     from fbft_calibration.bundling import threshold_bundle
 
     rate = _fraction("--false-alarm-rate", args.false_alarm_rate)

@@ -32,7 +32,7 @@ class FitSettings:
         seed: Of initial weights, split and batches.
     """
 
-    steps: int = 1000
+    steps: int = 600
     batch_patches: int = 4096
     learning_rate: float = 3e-3
     patience: int = 4

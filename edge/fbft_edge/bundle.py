@@ -203,7 +203,9 @@ def _read_manifest(path: Path) -> bytes:
 def _verify_file(path: Path, name: str, expected: str) -> None:
     file = path / name
     try:
-        is_inside = file.resolve() == path.resolve() / PurePosixPath(name) and ".." not in PurePosixPath(name).parts
+        relative = PurePosixPath(name)
+        is_plain = not relative.is_absolute() and ".." not in relative.parts
+        is_inside = is_plain and file.resolve() == path.resolve() / relative
         found = file_sha256(file) if is_inside and file.is_file() else ""
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} lists {name!r:.80}, which cannot be read ({error!s:.80}); copy it again") from error

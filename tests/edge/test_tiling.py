@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbft_edge.frame import Float32, Uint8
-from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid
+from fbft_edge.tiling import LEAST_TILE_PATCHES, MOST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
 
 LENGTHS = st.integers(64, 8192)
 GEOMETRIES = st.builds(
@@ -166,4 +166,4 @@ def test_the_best_tile_costs_least_of_all(height: int, width: int, overlap: int,
         return plan.num_tiles * (24 * side**2 * embed_dim**2 + 4 * side**4 * embed_dim)
 
     best = best_tile_px(patch_grid((height, width), 14), 14, overlap, embed_dim)
-    assert flops(best // 14) == min(flops(side) for side in range(24, 38))
+    assert flops(best // 14) == min(flops(side) for side in range(LEAST_TILE_PATCHES, MOST_TILE_PATCHES + 1))

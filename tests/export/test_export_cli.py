@@ -14,7 +14,7 @@ from fbft_edge.bundle import GRAPH, Bundle, open_bundle, seal_bundle
 from fbft_edge.detectors.openvino import accepted_precision
 from fbft_edge.errors import EngineError
 from fbft_export.cli import main
-from fbft_export.engines import export_openvino, read_sidecars
+from fbft_export.engines import export_openvino
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_an_exported_engine_stands_in_the_sealed_bundle(copied: Bundle) -> None:
 
 def test_a_sidecar_names_its_graph_and_its_parity(copied: Bundle) -> None:
     exported, parity = export_openvino(copied, "f32")
-    sidecar = next(sidecar for sidecar in read_sidecars(exported) if sidecar["precision"] == "f32")
+    sidecar = next(sidecar for sidecar in exported.sidecars() if sidecar["precision"] == "f32")
     assert (sidecar["graph_sha256"], sidecar["parity"]) == (exported.files[GRAPH], parity.as_dict())
 
 
