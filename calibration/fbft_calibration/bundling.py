@@ -114,7 +114,7 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
             f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
         )
         calibrate(bundle, held_out, fit_images, settings.false_alarm_rate, console)
-    console.print(f"[bold green]{out}[/] is ready, {_time_since(started)}; open {out / REPORT}")
+    console.print(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", style="bold green", markup=False)
     return open_bundle(out)
 
 
