@@ -1,4 +1,4 @@
-"""One frame, the same weights, three runtimes in turn: anomalib's L2BT in torch, its OpenVINO export, our bundle.
+"""One frame, the same weights, in turn: anomalib's L2BT in torch, its OpenVINO export, our bundle.
 
     pip install -e ".[calibration,peers]" && python tools/bench_side_by_side.py [--size 1036] [--rounds 5]
 
@@ -42,7 +42,7 @@ from fbft_export.teacher import Teacher, load_teacher
 
 TEACHER = "vit_base_patch14_reg4_dinov2"
 BLOCKS = (7, 11)
-OVERLAP_PATCHES = 1
+OVERLAPS = {"fbft-edge": 1, "fbft-edge, touching tiles": 0}
 
 
 def main() -> int:
@@ -66,35 +66,35 @@ def _compare(folder: Path, size: int, rounds: int, console: Console) -> dict[str
     agreement = _map_agreement(peer.model)
     console.print(f"maps of one 518 px tile agree to {agreement:.1e} of the largest value")
     exported = _anomalib_openvino(peer, folder, size)
-    bundle = _our_bundle(peer.model, folder / "ours.fbft", size)
+    bundles = {
+        name: _our_bundle(peer.model, folder / f"{overlap}.fbft", size, overlap) for name, overlap in OVERLAPS.items()
+    }
     pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     actions = {
         "anomalib torch float32": _torch_action(peer.model, pixels),
         "anomalib OpenVINO": _openvino_action(exported, pixels),
-        "fbft-edge": _our_action(bundle, pixels),
+        **{name: _our_action(bundle, pixels) for name, bundle in bundles.items()},
     }
     times = _interleaved(actions, rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ours = times["fbft-edge"]
-    ratios = {
-        name: statistics.median(theirs / mine for theirs, mine in zip(values, ours, strict=True))
-        for name, values in times.items()
-    }
-    table = Table("runtime", "s per frame", "min", "max", "times ours", title=f"{size}x{size}, ViT-B/14 {BLOCKS}")
+    ratios = {ours: {name: _ratio(values, times[ours]) for name, values in times.items()} for ours in bundles}
+    table = Table("runtime", "s per frame", "min", "max", title=f"{size}x{size}, ViT-B/14 {BLOCKS}")
+    for ours in bundles:
+        table.add_column(f"times {ours}")
     for name, values in times.items():
         numbers = medians[name], min(values), max(values)
-        table.add_row(name, *(f"{value:.3f}" for value in numbers), f"{ratios[name]:.2f}")
+        table.add_row(name, *(f"{value:.3f}" for value in numbers), *(f"{ratios[ours][name]:.2f}" for ours in bundles))
     console.print(table)
-    stages = run_bench(bundle, size, size, 3, console)
+    stages = {name: run_bench(bundle, size, size, 3, console) for name, bundle in bundles.items()}
     return {
         "size": size,
         "rounds": rounds,
-        "tile_px": bundle.tile.tile_px,
+        "tile_px": {name: bundle.tile.tile_px for name, bundle in bundles.items()},
         "map_agreement": agreement,
         "median_s": medians,
-        "ratio_to_ours": ratios,
-        "outside_model_share": stages["outside_model_share"],
-        "flops_share_of_peak": stages["flops_share_of_peak"],
+        "ratios": ratios,
+        "outside_model_share": {name: figures["outside_model_share"] for name, figures in stages.items()},
+        "flops_share_of_peak": {name: figures["flops_share_of_peak"] for name, figures in stages.items()},
     }
 
 
@@ -164,15 +164,15 @@ def _anomalib_openvino(peer: Any, folder: Path, size: int) -> Any:
     return openvino.Core().compile_model(str(path), "CPU")
 
 
-def _our_bundle(peer: Any, path: Path, size: int) -> Bundle:
-    tile_px = best_tile_px(patch_grid((size, size), 14), 14, OVERLAP_PATCHES, 768)
+def _our_bundle(peer: Any, path: Path, size: int, overlap: int) -> Bundle:
+    tile_px = best_tile_px(patch_grid((size, size), 14), 14, overlap, 768)
     model = _our_model(peer, tile_px)
     path.mkdir()
     write_graph(model, path / GRAPH)
     tiles = np.random.default_rng(2).integers(0, 256, (2, tile_px, tile_px, 3), np.uint8)
     write_reference(model, tiles, path / PARITY_FILE)
     teacher = TeacherIdentity(TEACHER, model.teacher.weights_sha256, model.teacher.embed_dim, BLOCKS)
-    geometry = TileGeometry(tile_px, 14, OVERLAP_PATCHES)
+    geometry = TileGeometry(tile_px, 14, overlap)
     sealed = seal_bundle(Bundle(path, "bench", "", teacher, geometry, (), None))
     return export_openvino(sealed)[0]
 
@@ -196,6 +196,11 @@ def _openvino_action(compiled: Any, pixels: np.ndarray) -> Callable[[], object]:
 def _our_action(bundle: Bundle, pixels: np.ndarray) -> Callable[[], object]:
     detector = OpenVinoDetector(bundle, *pixels.shape[:2])
     return lambda: detector.detect(pixels)
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> float:
+    """Median of the ratios round by round, which drift of the machine's speed does not touch."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def _interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -1,25 +1,30 @@
-"""The inspection runtime: frames in, verdicts and masks out.
+"""The inspection runtime: frames in, verdicts and masks out. Never imports torch, timm or onnx.
 
-The public face for those who read results (`ResultSubscriber`) or inspect frames themselves (`open_bundle`, then
-`fbft_edge.detectors.openvino.OpenVinoDetector`). Never imports torch, timm or onnx.
+The public face is for those who read results (`ResultSubscriber`) or inspect frames themselves (`open_bundle`, then
+`fbft_edge.detectors.openvino.OpenVinoDetector`). Names are loaded when first used, so that asking a command for help
+costs nothing.
 """
 
-from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.errors import (
-    ArgumentError,
-    BundleError,
-    CameraError,
-    EngineError,
-    FbftError,
-    ImageError,
-    MessageError,
-    PublisherError,
-    TeacherError,
-)
-from fbft_edge.frame import Detection, Frame, Region, Verdict
-from fbft_edge.manifest import Thresholds
-from fbft_edge.result import Result, decode_message
-from fbft_edge.subscriber import ResultSubscriber
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fbft_edge.bundle import Bundle, open_bundle
+    from fbft_edge.errors import (
+        ArgumentError,
+        BundleError,
+        CameraError,
+        EngineError,
+        FbftError,
+        ImageError,
+        MessageError,
+        PublisherError,
+        TeacherError,
+    )
+    from fbft_edge.frame import Detection, Frame, Region, Verdict
+    from fbft_edge.manifest import Thresholds
+    from fbft_edge.result import Result, decode_message
+    from fbft_edge.subscriber import ResultSubscriber
 
 __all__ = [
     "ArgumentError",
@@ -42,3 +47,26 @@ __all__ = [
     "decode_message",
     "open_bundle",
 ]
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Detection": "frame",
+    "Frame": "frame",
+    "Region": "frame",
+    "Result": "result",
+    "ResultSubscriber": "subscriber",
+    "Thresholds": "manifest",
+    "Verdict": "frame",
+    "decode_message": "result",
+    "open_bundle": "bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'fbft_edge' has no attribute {name!r}")
+    return getattr(import_module(f"fbft_edge.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
