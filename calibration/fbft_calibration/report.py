@@ -19,6 +19,7 @@ from fbft_calibration.threshold import explain
 from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.frame import Float32, Uint8
+from fbft_edge.sidecar import sidecars
 
 _EXAMPLES = 3
 _EXAMPLE_PX = 420
@@ -82,13 +83,13 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
     yield "scale", f"{tile.scale:.4g}"
     yield "fitted on", f"{len(bundle.notes['fit_images_sha256'])} images"
     yield "left out", "; ".join(f"{name}: {reason}" for name, reason in bundle.notes["left_out"]) or "none"
-    for sidecar in bundle.sidecars():
-        parity = sidecar["parity"]
-        yield (
-            f"engine {sidecar['runtime']} {sidecar['precision']}",
-            f"version {sidecar['version']}; map within {parity['map_max']:.2%} of float32, on average "
-            f"{parity['map_mean']:.3%}, score within {parity['score_max']:.2%}, on {parity['num_tiles']} tiles",
-        )
+    for sidecar in sidecars(bundle):
+        for place, parity in sidecar.parity.items():
+            yield (
+                f"engine {sidecar.runtime} {sidecar.precision}, {place}",
+                f"version {sidecar.version}; map within {parity['map_max']:.2%} of float32, on average "
+                f"{parity['map_mean']:.3%}, score within {parity['score_max']:.2%}, on {parity['num_tiles']:.0f} tiles",
+            )
 
 
 def _dots(label: str, values: Sequence[float], threshold: float) -> str:

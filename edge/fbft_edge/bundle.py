@@ -103,11 +103,6 @@ class Bundle:
             raise BundleError(f"{self.path} has no {name}; fit the bundle again with fbft-calibrate fit")
         return self.path / name
 
-    def sidecars(self) -> list[dict[str, Any]]:
-        """What is known about each engine: runtime, version, target, precision, graph and parity."""
-        names = sorted(name for name in self.files if name.startswith(f"{ENGINES}/") and name.endswith(".json"))
-        return [json.loads(self.file(name).read_text(encoding="utf-8")) for name in names]
-
 
 def open_bundle(path: Path | str) -> Bundle:
     """Read and verify a bundle.

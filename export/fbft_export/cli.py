@@ -13,9 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.bundle import GRAPH, Bundle, open_bundle, revising
+from fbft_edge.bundle import Bundle, open_bundle, revising
 from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
+from fbft_edge.sidecar import sidecars
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,13 +48,12 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _engine_table(bundle: Bundle) -> Table:
-    table = Table("runtime", "version", "target", "precision", "map max", "map mean", "score", "state")
-    for sidecar in bundle.sidecars():
-        parity = sidecar["parity"]
-        is_current = sidecar["graph_sha256"] == bundle.files[GRAPH]
-        table.add_row(
-            *(str(sidecar[key]) for key in ("runtime", "version", "target", "precision")),
-            *(f"{parity[key]:.3%}" for key in ("map_max", "map_mean", "score_max")),
-            "current" if is_current else "stale: the graph has changed",
-        )
+    table = Table("runtime", "version", "targets", "precision", "parity", "map max", "map mean", "score", "state")
+    for sidecar in sidecars(bundle):
+        for place, parity in sidecar.parity.items():
+            table.add_row(
+                *(sidecar.runtime, sidecar.version, " ".join(sidecar.targets), sidecar.precision, place),
+                *(f"{parity[key]:.3%}" for key in ("map_max", "map_mean", "score_max")),
+                "current" if sidecar.is_current(bundle) else "stale: the graph has changed",
+            )
     return table

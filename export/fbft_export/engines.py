@@ -5,14 +5,13 @@ Knows nothing about nominal images or thresholds.
 
 from __future__ import annotations
 
-import json
 import platform
-from typing import Any
 
 import openvino
 
-from fbft_edge.bundle import ENGINES, GRAPH, Bundle, seal_bundle
+from fbft_edge.bundle import GRAPH, Bundle, seal_bundle
 from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.sidecar import Sidecar, write_sidecar
 from fbft_export.parity import Parity, measure_parity
 
 
@@ -33,23 +32,14 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
     parity = measure_parity(bundle, engine.infer)
     engine.close()
     parity.require_accepted(f"OpenVINO at {engine.precision}")
-    write_sidecar(
-        bundle,
-        f"openvino-{engine.precision}",
-        {
-            "runtime": "openvino",
-            "version": openvino.__version__,
-            "target": platform.machine(),
-            "precision": engine.precision,
-            "graph_sha256": bundle.files[GRAPH],
-            "parity": parity.as_dict(),
-        },
+    sidecar = Sidecar(
+        name=f"openvino-{engine.precision}",
+        runtime="openvino",
+        version=openvino.__version__,
+        targets=(platform.machine(),),
+        precision=engine.precision,
+        graph_sha256=bundle.files[GRAPH],
+        parity={"device": parity.as_dict()},
     )
+    write_sidecar(bundle, sidecar)
     return seal_bundle(bundle), parity
-
-
-def write_sidecar(bundle: Bundle, name: str, contents: dict[str, Any]) -> None:
-    """Write `engines/NAME.json`."""
-    folder = bundle.path / ENGINES
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 from fbft_edge.bundle import GRAPH, Bundle, open_bundle, seal_bundle
 from fbft_edge.detectors.openvino import accepted_precision
 from fbft_edge.errors import EngineError
+from fbft_edge.sidecar import sidecars
 from fbft_export.cli import main
 from fbft_export.engines import export_openvino
 
@@ -42,8 +43,8 @@ def test_an_exported_engine_stands_in_the_sealed_bundle(copied: Bundle) -> None:
 
 def test_a_sidecar_names_its_graph_and_its_parity(copied: Bundle) -> None:
     exported, parity = export_openvino(copied, "f32")
-    sidecar = next(sidecar for sidecar in exported.sidecars() if sidecar["precision"] == "f32")
-    assert (sidecar["graph_sha256"], sidecar["parity"]) == (exported.files[GRAPH], parity.as_dict())
+    sidecar = next(sidecar for sidecar in sidecars(exported) if sidecar.precision == "f32")
+    assert (sidecar.graph_sha256, sidecar.parity) == (exported.files[GRAPH], {"device": parity.as_dict()})
 
 
 def test_an_export_keeps_thresholds_and_files(copied: Bundle) -> None:

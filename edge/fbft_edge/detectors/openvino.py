@@ -17,6 +17,7 @@ from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.scoring import find_regions, image_score
+from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
 
 
@@ -27,14 +28,15 @@ def native_precision() -> str:
 
 def accepted_precision(bundle: Bundle) -> str:
     """The CPU's own precision if this graph was accepted with it on this architecture, else float32."""
-    wanted = {
-        "runtime": "openvino",
-        "precision": native_precision(),
-        "target": platform.machine(),
-        "graph_sha256": bundle.files.get(GRAPH),
-    }
-    is_accepted = any(wanted.items() <= sidecar.items() for sidecar in bundle.sidecars())
-    return native_precision() if is_accepted else "f32"
+    wanted = native_precision()
+    is_accepted = any(
+        sidecar.runtime == "openvino"
+        and sidecar.precision == wanted
+        and platform.machine() in sidecar.targets
+        and sidecar.is_current(bundle)
+        for sidecar in sidecars(bundle)
+    )
+    return wanted if is_accepted else "f32"
 
 
 def best_batch(num_tiles: int) -> int:
