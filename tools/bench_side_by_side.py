@@ -36,7 +36,8 @@ from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import TileGeometry, best_tile_px, patch_grid
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
-from fbft_export.parity import PARITY_FILE, write_reference
+from fbft_export.parity import PARITY_FILE
+from fbft_export.reference import write_reference
 from fbft_export.students import Students
 from fbft_export.teacher import Teacher, load_teacher
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from rich.progress import track
 
 from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.frame import Bool
 from fbft_edge.images import image_paths, read_image
 
@@ -55,14 +57,12 @@ def main() -> int:
 def measure(bundle: Bundle, dataset: Path) -> dict[str, float | str]:
     """Inspect every test image; a defective image without a mask counts for the image figures only."""
     tally = Tally()
-    detectors: dict[tuple[int, int], OpenVinoDetector] = {}
+    detectors = DetectorPool(partial(OpenVinoDetector, bundle))
     paths = [path for kind in sorted((dataset / "test").iterdir()) for path in image_paths(kind)]
     for path in track(paths, "inspecting", console=Console(stderr=True), transient=True):
         pixels = read_image(path)
         height, width = pixels.shape[:2]
-        if (height, width) not in detectors:
-            detectors[height, width] = OpenVinoDetector(bundle, height, width)
-        detector = detectors[height, width]
+        detector = detectors.of(height, width)
         anomaly_map = detector.map_of(pixels)
         detection = detector.judge(anomaly_map)
         is_defective = path.parent.name != "good"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,21 @@ from fbft_edge.bundle import (
     revising,
     seal_bundle,
 )
+from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frame import Uint8
 from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import LEAST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
-from fbft_export.parity import PARITY_FILE, write_reference
+from fbft_export.parity import PARITY_FILE
+from fbft_export.reference import write_reference
 from fbft_export.students import Students, save_students
 from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
 
 _MIN_FIT_IMAGES = 4
-_PARITY_TILES = 8
+_PARITY_TILES = 24
 _UNIT_IMAGES = 16
 
 
@@ -154,16 +158,17 @@ def calibrate(
         console: Told what came of it.
     """
     notes = dict(bundle.notes)
-    if fitted:
-        units = measure_scores(bundle, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
-        notes["units"] = {"score": float(np.median(units.score)), "peak": float(np.median(units.peak))}
-    scores = measure_scores(bundle, held_out, console)
-    thresholds = conformal_thresholds(scores, notes["units"]["score"], notes["units"]["peak"], rate)
-    notes["calibration"] = {"score": scores.score.tolist(), "peak": scores.peak.tolist()}
-    for line in explain(thresholds):
-        console.print(line, highlight=False)
-    bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
-    write_report(bundle, held_out, bundle.path / REPORT)
+    with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
+        if fitted:
+            units = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
+            notes["units"] = {"score": float(np.median(units.score)), "peak": float(np.median(units.peak))}
+        scores = measure_scores(detectors, held_out, console)
+        thresholds = conformal_thresholds(scores, notes["units"]["score"], notes["units"]["peak"], rate)
+        notes["calibration"] = {"score": scores.score.tolist(), "peak": scores.peak.tolist()}
+        for line in explain(thresholds):
+            console.print(line, highlight=False)
+        bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
+        write_report(bundle, held_out, detectors, bundle.path / REPORT)
     return seal_bundle(bundle)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 
@@ -18,6 +18,7 @@ from fbft_calibration.dataset import NominalImage
 from fbft_calibration.threshold import explain
 from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.frame import Float32, Uint8
 from fbft_edge.sidecar import sidecars
 
@@ -50,12 +51,15 @@ $losses
 """)
 
 
-def write_report(bundle: Bundle, held_out: Sequence[NominalImage], path: Path) -> None:
+def write_report(
+    bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector], path: Path
+) -> None:
     """Write the report of a calibrated bundle.
 
     Args:
         bundle: With thresholds and calibration notes.
         held_out: The images behind the thresholds, in the order of the notes' scores.
+        detectors: Of the bundle.
         path: The HTML file.
     """
     summary, *cautions = (line[0].upper() + line[1:] + "." for line in explain(bundle.require_thresholds()))
@@ -66,7 +70,7 @@ def write_report(bundle: Bundle, held_out: Sequence[NominalImage], path: Path) -
         cautions="".join(f"<p>{html.escape(line)}</p>" for line in cautions),
         scores=_dots("image score", calibration["score"], bundle.require_thresholds().image)
         + _dots("largest map value", calibration["peak"], bundle.require_thresholds().pixel),
-        examples=_examples(bundle, held_out),
+        examples="".join(_examples(bundle, held_out, detectors)),
         losses=_curve(bundle.notes["losses"]),
         facts="".join(f"<tr><th>{html.escape(k)}<td>{html.escape(v)}" for k, v in _facts(bundle)),
     )
@@ -128,17 +132,20 @@ def _curve(losses: Sequence[tuple[int, float, float]]) -> str:
     )
 
 
-def _examples(bundle: Bundle, held_out: Sequence[NominalImage]) -> str:
+def _examples(
+    bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]
+) -> Iterator[str]:
     score = np.asarray(bundle.notes["calibration"]["score"])
-    return "".join(_example(bundle, held_out[index], score[index]) for index in np.argsort(-score)[:_EXAMPLES])
+    for index in np.argsort(-score)[:_EXAMPLES]:
+        image = held_out[index]
+        pixels = image.read()
+        share = detectors.of(*image.size).map_of(pixels) / (1.5 * bundle.require_thresholds().pixel)
+        yield _example(pixels, share, image.path.name, score[index])
 
 
-def _example(bundle: Bundle, image: NominalImage, score: float) -> str:
-    pixels = image.read()
-    detector = OpenVinoDetector(bundle, *image.size)
-    shown = _heat(pixels, detector.map_of(pixels) / (1.5 * bundle.require_thresholds().pixel))
-    detector.close()
-    caption = f"{html.escape(image.path.name)}, score {score:.4g}"
+def _example(pixels: Uint8, share: Float32, name: str, score: float) -> str:
+    shown = _heat(pixels, share)
+    caption = f"{html.escape(name)}, score {score:.4g}"
     return f"<figure>{_inline(pixels)} {_inline(shown)}<figcaption>{caption}</figcaption></figure>"
 
 

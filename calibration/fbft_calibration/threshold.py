@@ -16,8 +16,8 @@ from scipy.stats import beta
 
 from fbft_calibration.dataset import NominalImage
 from fbft_calibration.progress import tracked
-from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Float32
 from fbft_edge.manifest import Thresholds
@@ -42,15 +42,15 @@ class NominalScores:
 
 
 def measure_scores(
-    bundle: Bundle, images: Sequence[NominalImage], console: Console, what: str = "scoring held-out images"
+    detectors: DetectorPool[OpenVinoDetector],
+    images: Sequence[NominalImage],
+    console: Console,
+    what: str = "scoring held-out images",
 ) -> NominalScores:
     """Score images with the engine that will run on the line."""
     values = []
-    detector: OpenVinoDetector | None = None
     for image in tracked(images, what, console):
-        if detector is None or detector.plan.frame_size != image.size:
-            detector = OpenVinoDetector(bundle, *image.size)
-        anomaly_map: Float32 = detector.map_of(image.read())
+        anomaly_map: Float32 = detectors.of(*image.size).map_of(image.read())
         values.append((image_score(anomaly_map), float(anomaly_map.max())))
     score, peak = np.array(values, np.float64).T
     return NominalScores(score, peak)

@@ -1,7 +1,7 @@
 """The inspection runtime: frames in, verdicts and masks out. Never imports torch, timm or onnx.
 
 The public face is for those who read results (`ResultSubscriber`) or inspect frames themselves (`open_bundle`, then
-`fbft_edge.detectors.openvino.OpenVinoDetector`). Names are loaded when first used, so that asking a command for help
+`fbft_edge.detectors.selection.open_detector`). Names are loaded when first used, so that asking a command for help
 costs nothing.
 """
 

@@ -6,6 +6,7 @@ is `A_h @ d @ A_w.T` with matrices of a few non-zeros per row. Knows nothing abo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,17 +74,29 @@ class MapOperator:
         columns = sum(band.weights.size for band in self._column_bands) * self.grid[0]
         return 2 * (columns + sum(band.weights.size for band in self._row_bands) * self.frame_size[1])
 
-    def apply(self, distances: Float32, out: Float32) -> None:
-        """Make one map.
+    def apply(self, distances: Float32, out: Float32, top: int = 0, left: int = 0) -> None:
+        """Make one map, or a part of it.
 
         Args:
             distances: `grid`-shaped float32.
-            out: `frame_size`-shaped float32, overwritten.
+            out: (rows, columns) float32, overwritten; a whole map has the shape `frame_size`.
+            top: First row of the part.
+            left: First column of the part.
         """
-        for band in self._column_bands:
-            np.matmul(distances[:, band.columns], band.weights.T, out=self._wide[:, band.rows])
-        for band in self._row_bands:
-            np.matmul(band.weights, self._wide[band.columns], out=out[band.rows])
+        wide = self._wide[:, : out.shape[1]]
+        for band, target in _parts(self._column_bands, left, left + out.shape[1]):
+            np.matmul(distances[:, band.columns], band.weights.T, out=wide[:, target])
+        for band, target in _parts(self._row_bands, top, top + out.shape[0]):
+            np.matmul(band.weights, wide[band.columns], out=out[target])
+
+
+def _parts(bands: list[_Band], start: int, stop: int) -> Iterator[tuple[_Band, slice]]:
+    """The bands that make rows from `start` to `stop`, cut to them, and where they go counted from `start`."""
+    for band in bands:
+        low, high = max(start, band.rows.start), min(stop, band.rows.stop)
+        if low < high:
+            weights = band.weights[low - band.rows.start : high - band.rows.start]
+            yield _Band(slice(low, high), band.columns, weights), slice(low - start, high - start)
 
 
 def _bands(operator: Float32) -> list[_Band]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 SHOW_EVERY_S = 0.25
+ENGINES = ("auto", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +76,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
     add("--camera", required=True, metavar="URI", help="index or URI of the camera")
+    _add_engine(parser)
     add("--fps", type=float, default=30.0, help="messages per second, 0.01 to 1000 (default: %(default)g)")
     add("--bind", default=DEFAULT_ENDPOINT, metavar="ENDPOINT", help="tcp:// or ipc:// (default: %(default)s)")
     add("--site", default="site", metavar="NAME", help="site in the topic (default: %(default)s)")
@@ -84,11 +87,20 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(command=_run)
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what infers; auto takes the fastest that the bundle holds and this machine can run, and says why",
+    )
+
+
 def _run(args: argparse.Namespace) -> int:
     from fbft_edge.bundle import open_bundle
     from fbft_edge.cameras import open_camera
     from fbft_edge.console import summary_text
-    from fbft_edge.detectors.openvino import OpenVinoDetector
+    from fbft_edge.detectors.selection import open_detector
     from fbft_edge.pipeline import Pipeline, Settings
     from fbft_edge.publisher import ResultPublisher
 
@@ -99,8 +111,11 @@ def _run(args: argparse.Namespace) -> int:
         camera = stack.enter_context(contextlib.closing(open_camera(args.camera, args.camera_name)))
         bundle.require_frame_size(*camera.size, f"camera {args.camera}")
         publisher = stack.enter_context(ResultPublisher(args.bind, insecure=args.insecure))
-        detector = stack.enter_context(contextlib.closing(OpenVinoDetector(bundle, *camera.size)))
-        summary = _supervised(Pipeline(camera, detector, publisher, settings))
+        opened = open_detector(bundle, *camera.size, camera.pixel_format, args.engine)
+        detector = stack.enter_context(contextlib.closing(opened.detector))
+        pipeline = Pipeline(camera, detector, publisher, settings)
+        print(f"engine: {opened.reason}", file=sys.stderr)
+        summary = _supervised(pipeline)
     print(summary_text(summary))
     return 0
 
@@ -144,6 +159,7 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
+    _add_engine(parser)
     add("--fail-on-anomaly", action="store_true", help="status 1 when an image is anomalous, too")
     parser.set_defaults(command=_inspect)
 
@@ -153,7 +169,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
     from fbft_edge.inspection import inspect, report
 
-    inspection = inspect(args.bundle, args.images, args.out)
+    inspection = inspect(args.bundle, args.images, args.out, args.engine)
     report(inspection, args.out, Console(highlight=False))
     return inspection.exit_status(args.fail_on_anomaly)
 
@@ -252,13 +268,15 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what this machine can run, and what is missing",
         description="Show engines, cameras and extras of this machine; what is missing comes with the remedy.",
     )
+    parser.add_argument("--bundle", type=Path, metavar="B", help="show this bundle's engines and their memory, too")
     parser.set_defaults(command=_doctor)
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from fbft_edge.bundle import open_bundle
     from fbft_edge.doctor import run_doctor
 
-    run_doctor(Console(highlight=False))
+    run_doctor(Console(highlight=False), open_bundle(args.bundle) if args.bundle else None)
     return 0

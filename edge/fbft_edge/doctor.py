@@ -14,16 +14,32 @@ from importlib import metadata
 from pathlib import Path
 
 import cv2
+import numpy as np
 import openvino
 import zmq
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fbft_edge.bundle import Bundle
+from fbft_edge.cuda_driver import cuda_driver, first_gpu
+from fbft_edge.detectors.cuda import CudaDetector
 from fbft_edge.detectors.openvino import native_precision
+from fbft_edge.errors import EngineError
 from fbft_edge.extras import missing_modules
+from fbft_edge.kernels.frame_kernels import FrameKernels
+from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.sidecar import sidecars
+from fbft_edge.tensorrt_library import NAMES, load_library
+from fbft_edge.tiling import TilePlan
 
-_ENABLES = {"export": "fbft-export", "calibration": "fbft-calibrate and fbft-edge demo"}
+_ENABLES = {
+    "export": "fbft-export",
+    "tensorrt": "fbft-export --runtime tensorrt",
+    "tensorrt-rtx": "fbft-export --runtime tensorrt-rtx",
+    "cuda": "the CUDA detector",
+    "calibration": "fbft-calibrate and fbft-edge demo",
+}
 
 
 class State(str, Enum):
@@ -42,10 +58,10 @@ class Finding:
     detail: str
 
 
-def run_doctor(console: Console) -> None:
-    """Print all findings as a table."""
+def run_doctor(console: Console, bundle: Bundle | None = None) -> None:
+    """Print all findings as a table, those on a bundle's engines last."""
     table = Table("what", "state", "detail", title=f"fbft-edge {metadata.version('fbft-edge')} on this machine")
-    for finding in findings():
+    for finding in (*findings(), *(engine_findings(bundle) if bundle else ())):
         colour = "green" if finding.state is State.READY else "yellow"
         table.add_row(finding.subject, f"[{colour}]{finding.state.value}[/]", escape(finding.detail))
     console.print(table)
@@ -79,12 +95,42 @@ def _cpu_engine() -> Finding:
     return Finding("OpenVINO engine", State.READY, detail)
 
 
+def engine_findings(bundle: Bundle) -> Iterator[Finding]:
+    """Which of a bundle's engines are current, and the device memory that each takes on frames of the bundle's size."""
+    for sidecar in sidecars(bundle):
+        about = f"{sidecar.version}, {sidecar.precision}, for {' '.join(sidecar.targets)}"
+        subject = f"engine {sidecar.name}"
+        if not sidecar.is_current(bundle):
+            remedy = f"run fbft-export {bundle.path} --runtime {sidecar.runtime}"
+            yield Finding(subject, State.MISSING, f"{about}; stale: the graph has changed since; {remedy}")
+        else:
+            memory = {**sidecar.memory_bytes, **(_frame_memory(bundle) if sidecar.plan else {})}
+            stated = "".join(f", {purpose} {size / 2**20:.1f} MiB" for purpose, size in memory.items())
+            yield Finding(subject, State.READY, about + stated)
+
+
+def _frame_memory(bundle: Bundle) -> dict[str, int]:
+    if not bundle.frame_sizes:
+        return {}
+    kernels = FrameKernels(TilePlan(bundle.tile, *bundle.frame_sizes[0]), PixelFormat.RGB8, np.inf)
+    return kernels.memory_bytes(CudaDetector.frames_in_flight)
+
+
 def _nvidia() -> Iterator[Finding]:
-    driver = Path("/proc/driver/nvidia/version")
-    if driver.is_file():
-        yield Finding("NVIDIA driver", State.READY, driver.read_text().splitlines()[0].strip())
+    try:
+        gpu = first_gpu(cuda_driver())
+    except EngineError as error:
+        yield Finding("NVIDIA GPU", State.MISSING, f"{error}; until then the CPU engine runs")
     else:
-        yield Finding("NVIDIA driver", State.MISSING, "no NVIDIA GPU driver is loaded; the CPU engine runs")
+        memory = "shared with the host" if gpu.shares_memory else "its own"
+        yield Finding(
+            "NVIDIA GPU", State.READY, f"{gpu.name}, {gpu.target}, {gpu.memory_bytes / 2**30:.1f} GiB, {memory}"
+        )
+    for runtime, name in NAMES.items():
+        try:
+            yield Finding(name, State.READY, load_library(runtime).__version__)
+        except EngineError as error:
+            yield Finding(name, State.MISSING, str(error))
 
 
 def _cameras() -> Iterator[Finding]:

@@ -10,14 +10,17 @@ from importlib.util import find_spec
 from fbft_edge.errors import ArgumentError
 
 EXTRAS = {
-    "export": ("torch", "timm", "onnx", "onnxscript", "safetensors"),
-    "calibration": ("torch", "timm", "onnx", "onnxscript", "safetensors", "scipy"),
+    "export": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors"),
+    "tensorrt": ("onnx", "onnxruntime", "safetensors", "cuda.core"),
+    "tensorrt-rtx": ("onnx", "onnxruntime", "safetensors", "cuda.core", "tensorrt_rtx"),
+    "cuda": ("pycuda",),
+    "calibration": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy"),
 }
 
 
 def missing_modules(extra: str) -> list[str]:
     """Modules of an extra that are not installed."""
-    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+    return [module for module in EXTRAS[extra] if not _is_installed(module)]
 
 
 def require_extra(extra: str, purpose: str) -> None:
@@ -30,3 +33,10 @@ def require_extra(extra: str, purpose: str) -> None:
         raise ArgumentError(
             f'{purpose} needs {", ".join(missing)}, which this installation lacks; pip install "fbft-edge[{extra}]"'
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would lie in is missing
+        return False

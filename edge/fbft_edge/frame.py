@@ -11,7 +11,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-Uint8 = NDArray[np.uint8]
+from fbft_edge.pixel_format import PixelFormat, Pixels, Uint8, rgb_from_pixels
+
+__all__ = ["Bool", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
+
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
@@ -38,13 +41,21 @@ class Frame:
         frame_id: Counts the camera's frames from 0 within a session.
         captured_ns: When the frame left the camera, nanoseconds since the Unix epoch on the session clock
             (`fbft_edge.clock.now_ns`).
-        pixels: (height, width, 3) uint8 RGB, C-contiguous; the frame owns the memory and nobody writes to it.
+        pixels: Of the shape and type that the pixel format has, C-contiguous; the frame owns the memory and nobody
+            writes to it.
+        pixel_format: How to read them.
     """
 
     camera: str
     frame_id: int
     captured_ns: int
-    pixels: Uint8
+    pixels: Pixels
+    pixel_format: PixelFormat = PixelFormat.RGB8
+
+    @property
+    def rgb(self) -> Uint8:
+        """(height, width, 3) uint8 RGB, converted each time unless the camera sends that."""
+        return rgb_from_pixels(self.pixels, self.pixel_format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.detectors import Detector
+from fbft_edge.detectors.selection import DetectorPool, open_detector
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frame import Detection, Uint8, Verdict
 from fbft_edge.images import image_paths, read_image, write_image
@@ -50,8 +51,8 @@ class Inspection:
         return 1 if failed else 0
 
 
-def inspect(bundle_path: Path, inputs: Sequence[Path], out: Path) -> Inspection:
-    """Inspect image files and folders of them with a bundle; a progress bar goes to stderr.
+def inspect(bundle_path: Path, inputs: Sequence[Path], out: Path, engine: str = "auto") -> Inspection:
+    """Inspect image files and folders of them with a bundle; engine and a progress bar go to stderr.
 
     Raises:
         ArgumentError: There is nothing to inspect.
@@ -61,12 +62,18 @@ def inspect(bundle_path: Path, inputs: Sequence[Path], out: Path) -> Inspection:
     """
     paths = expanded(inputs)
     bundle = open_bundle(bundle_path)
-    detectors = DetectorPool(_openvino_maker(bundle))
-    try:
-        shown = track(paths, "Inspecting", console=Console(stderr=True))
-        return inspect_images(bundle, paths, out, detectors.detect, shown)
-    finally:
-        detectors.close()
+    console = Console(stderr=True, highlight=False)
+    told: set[str] = set()
+
+    def made(height: int, width: int) -> Detector:
+        opened = open_detector(bundle, height, width, engine=engine)
+        if opened.reason not in told:
+            console.print(f"engine: {opened.reason}", markup=False)
+        told.add(opened.reason)
+        return opened.detector
+
+    with DetectorPool(made) as detectors:
+        return inspect_images(bundle, paths, out, detectors.detect, track(paths, "Inspecting", console=console))
 
 
 def inspect_images(
@@ -128,33 +135,6 @@ def output_names(paths: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-class DetectorPool:
-    """One detector per frame size, made when the size first occurs."""
-
-    def __init__(self, make: Callable[[int, int], Detector]) -> None:
-        self._make = make
-        self._detectors: dict[tuple[int, int], Detector] = {}
-
-    def detect(self, pixels: Uint8) -> Detection:
-        """Inspect a picture of any size, (height, width, 3) uint8 RGB."""
-        height, width = pixels.shape[:2]
-        if (height, width) not in self._detectors:
-            self._detectors[height, width] = self._make(height, width)
-        return self._detectors[height, width].detect(pixels)
-
-    def close(self) -> None:
-        """Close every detector."""
-        for detector in self._detectors.values():
-            detector.close()
-        self._detectors.clear()
-
-
-def _openvino_maker(bundle: Bundle) -> Callable[[int, int], Detector]:
-    from fbft_edge.detectors.openvino import OpenVinoDetector
-
-    return lambda height, width: OpenVinoDetector(bundle, height=height, width=width)
 
 
 class _Writer:

@@ -97,7 +97,7 @@ def encode_detection(frame: Frame, detection: Detection, with_preview: bool = Fa
         regions=[_region_json(region) for region in detection.regions[:MAX_REGIONS]],
         mask={"height": height, "width": width, "encoding": MASK_ENCODING},
     )
-    preview = _preview(frame.pixels) if with_preview else None
+    preview = _preview(frame.rgb) if with_preview else None
     mask = encode_mask(detection.mask)
     return EncodedResult(verdict, frame.captured_ns, float(detection.score), None, fields, mask, preview)
 

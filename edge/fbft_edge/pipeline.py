@@ -3,8 +3,9 @@
     camera -> [newest frame] -> detector -> [finished result] -> tick -> publisher
 
 Before inference the newest frame wins: a frame that a newer one overtakes is dropped as `replaced`. After
-inference nothing is ever lost: the inference thread hands its result over and starts on no other frame until
-a tick has taken it, so an anomalous result can not be overwritten by the ok one behind it.
+inference nothing is ever lost: the inference thread hands its result over and waits until a tick has taken it, so
+an anomalous result can not be overwritten by the ok one behind it. A frame begins when the detector has room for it:
+a CPU takes one at a time, a GPU copies the next while it infers the last.
 
 Tick k is due at t0 + k * period on the monotonic clock, so lateness never adds up. When the process was held
 up past several ticks, the late ones are sent at once, one after the other: the count of messages stays exact,
@@ -28,14 +29,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from queue import SimpleQueue
+from typing import NoReturn, Protocol
 
 from fbft_edge.cameras import Camera
 from fbft_edge.clock import now_ns
 from fbft_edge.detectors import Detector
 from fbft_edge.durations import Durations
 from fbft_edge.errors import ArgumentError, FbftError
-from fbft_edge.frame import Frame, Verdict
+from fbft_edge.frame import Detection, Frame, Verdict
 from fbft_edge.ledger import Ledger, LedgerSnapshot
 from fbft_edge.message import (
     EncodedResult,
@@ -152,6 +155,8 @@ class Pipeline:
         self._ledger = Ledger()
         self._frames: Slot[Frame] = Slot()
         self._results: Slot[EncodedResult] = Slot()
+        self._free = threading.Semaphore(detector.frames_in_flight)
+        self._begun: SimpleQueue[tuple[Frame, Callable[[], Detection]] | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._camera_error: str | None = None
@@ -165,7 +170,7 @@ class Pipeline:
         self._priority = "normal"
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"fbft-{work.__name__[1:]}", daemon=True)
-            for work in (self._publish, self._infer, self._capture)
+            for work in (self._publish, self._infer, self._begin, self._capture)
         ]
 
     def start(self) -> None:
@@ -192,6 +197,7 @@ class Pipeline:
         elapsed_s = (time.monotonic_ns() - self._start_ns) / 1e9
         self._frames.close()
         self._results.close()
+        self._free.release()
         self._camera.close()
         for thread in self._threads:
             thread.join(JOIN_TIMEOUT_S)
@@ -235,14 +241,28 @@ class Pipeline:
             _logger.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
         self._camera_error = reason
 
+    def _begin(self) -> None:
+        try:
+            while self._free.acquire() and (frame := self._frames.take()) is not None and not self._stopping.is_set():
+                self._begun.put((frame, self._begun_detection(frame)))
+        finally:
+            self._begun.put(None)
+
+    def _begun_detection(self, frame: Frame) -> Callable[[], Detection]:
+        try:
+            return self._detector.begin(frame.pixels)
+        except Exception as error:
+            return partial(_raise, error)
+
     def _infer(self) -> None:
-        while (frame := self._frames.take()) is not None and not self._stopping.is_set():
-            self._results.hand_over(self._inspected(frame))
+        while (begun := self._begun.get()) is not None and not self._stopping.is_set():
+            self._results.hand_over(self._inspected(*begun))
+            self._free.release()
         self._stopping.set()
 
-    def _inspected(self, frame: Frame) -> EncodedResult:
+    def _inspected(self, frame: Frame, detection: Callable[[], Detection]) -> EncodedResult:
         try:
-            return encode_detection(frame, self._detector.detect(frame.pixels), self._settings.with_preview)
+            return encode_detection(frame, detection(), self._settings.with_preview)
         except Exception as error:
             reason = _reason("inference", error)
             _logger.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
@@ -311,6 +331,10 @@ class Pipeline:
             _percentiles(self._latencies),
             self._priority,
         )
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _reason(stage: str, error: Exception) -> str:

@@ -36,12 +36,13 @@ def _candidates(flat: Float32, count: int) -> Float32:
     return candidates if candidates.size >= count else flat
 
 
-def find_regions(mask: Bool, anomaly_map: Float32) -> tuple[Region, ...]:
+def find_regions(mask: Bool, anomaly_map: Float32, origin_xy: tuple[int, int] = (0, 0)) -> tuple[Region, ...]:
     """Connected components (8 neighbours) of a mask, the largest peaks first.
 
     Args:
         mask: (height, width) bool.
         anomaly_map: (height, width) float32, for the peaks.
+        origin_xy: Where in the frame both begin, when they are a part of it.
 
     Returns:
         At most `MAX_REGIONS` regions.
@@ -50,14 +51,15 @@ def find_regions(mask: Bool, anomaly_map: Float32) -> tuple[Region, ...]:
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, np.asarray(labels[mask], np.intp), anomaly_map[mask])
     order = np.argsort(-peaks[1:], kind="stable")[:MAX_REGIONS] + 1
-    return tuple(_region(stats[label], centroids[label], float(peaks[label])) for label in order)
+    return tuple(_region(stats[label], centroids[label], float(peaks[label]), origin_xy) for label in order)
 
 
-def _region(stat: np.ndarray, centroid: np.ndarray, peak: float) -> Region:
+def _region(stat: np.ndarray, centroid: np.ndarray, peak: float, origin_xy: tuple[int, int]) -> Region:
     left, top, width, height, area = (int(value) for value in stat)
+    left, top = left + origin_xy[0], top + origin_xy[1]
     return Region(
         box_xyxy=(left, top, left + width, top + height),
         area_px=area,
         peak=peak,
-        centroid_xy=(float(centroid[0]), float(centroid[1])),
+        centroid_xy=(float(centroid[0]) + origin_xy[0], float(centroid[1]) + origin_xy[1]),
     )

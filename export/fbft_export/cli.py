@@ -6,17 +6,22 @@ Knows nothing beyond its arguments; the work is done in `fbft_export.engines`.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.bundle import Bundle, open_bundle, revising
+from fbft_edge.bundle import ENGINES, Bundle, open_bundle, revising
+from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
-from fbft_edge.sidecar import sidecars
+from fbft_edge.sidecar import Sidecar, sidecars
+
+_DIFFERENCES = {"map_max": "map max", "map_max_of_threshold": "of threshold", "map_mean": "mean", "score_max": "score"}
+PRECISIONS = {"openvino": ("bf16", "f32"), "tensorrt": ("fp16", "f32"), "tensorrt-rtx": ("fp16", "f32")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,33 +32,123 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fbft-export", description="Build engines for a bundle and hold them to float32.")
     parser.add_argument("bundle", type=Path, help="the bundle, NAME.fbft")
-    parser.add_argument("--runtime", choices=["openvino"], default="openvino", help="default: %(default)s")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="default: bf16 where the CPU has it")
+    parser.add_argument("--runtime", choices=list(PRECISIONS), default="openvino", help="default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=["bf16", "f32", "fp16"],
+        help="default: bf16 for openvino where the CPU has it, fp16 for TensorRT",
+    )
+    parser.add_argument(
+        "--target",
+        type=_targets,
+        metavar="sm_86,sm_89",
+        help="GPUs to build for (default: all that TensorRT for RTX lists; TensorRT: this machine's)",
+    )
+    parser.add_argument(
+        "--workspace-mib",
+        type=int,
+        metavar="MIB",
+        help="most scratch memory of a layer (default: no limit)",
+    )
+    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keeps TensorRT's timings for the next build")
     parser.add_argument("--list", action="store_true", help="show the engines the bundle holds, and build nothing")
     return parser
 
 
+def _targets(text: str) -> tuple[str, ...]:
+    targets = tuple(dict.fromkeys(text.split(",")))
+    if not all(re.fullmatch(r"sm_\d{2,3}", target) for target in targets):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form sm_86,sm_89")
+    return targets
+
+
 def _export(args: argparse.Namespace) -> int:
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    _require_options_that_fit(args)
     bundle = open_bundle(args.bundle)
     if not args.list:
-        require_extra("export", "fbft-export")
-        from fbft_export.engines import export_openvino
-
         with revising(bundle) as draft:
-            export_openvino(draft, args.precision)
+            _build(draft, args)
         bundle = open_bundle(args.bundle)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(_engine_table(bundle))
+    for sidecar in sidecars(bundle):
+        if not sidecar.is_current(bundle):
+            console.print(_what_to_do(bundle, sidecar), highlight=False, soft_wrap=True)
     return 0
 
 
-def _engine_table(bundle: Bundle) -> Table:
-    table = Table("runtime", "version", "targets", "precision", "parity", "map max", "map mean", "score", "state")
-    for sidecar in sidecars(bundle):
-        for place, parity in sidecar.parity.items():
-            table.add_row(
-                *(sidecar.runtime, sidecar.version, " ".join(sidecar.targets), sidecar.precision, place),
-                *(f"{parity[key]:.3%}" for key in ("map_max", "map_mean", "score_max")),
-                "current" if sidecar.is_current(bundle) else "stale: the graph has changed",
+def _require_options_that_fit(args: argparse.Namespace) -> None:
+    """Stop here if an option means nothing to the runtime.
+
+    Raises:
+        ArgumentError: One does not.
+    """
+    precisions = PRECISIONS[args.runtime]
+    if args.precision not in (None, *precisions):
+        raise ArgumentError(
+            f"--runtime {args.runtime} has no precision {args.precision}; it has {' and '.join(precisions)}"
+        )
+    for option, value, runtimes in (
+        ("--target", args.target, ("tensorrt", "tensorrt-rtx")),
+        ("--workspace-mib", args.workspace_mib, ("tensorrt", "tensorrt-rtx")),
+        ("--timing-cache", args.timing_cache, ("tensorrt",)),
+    ):
+        if value is not None and args.runtime not in runtimes:
+            raise ArgumentError(
+                f"--runtime {args.runtime} takes no {option}; leave it out, or use --runtime {' or '.join(runtimes)}"
             )
+    if args.workspace_mib is not None and args.workspace_mib < 1:
+        raise ArgumentError(f"--workspace-mib {args.workspace_mib} is no amount of memory; it takes 1 or more")
+    if args.timing_cache is not None and not args.timing_cache.absolute().parent.is_dir():
+        raise ArgumentError(f"{args.timing_cache.absolute().parent} of --timing-cache is no folder; make it first")
+
+
+def _build(draft: Bundle, args: argparse.Namespace) -> None:
+    if args.runtime == "openvino":
+        require_extra("export", "fbft-export")
+        from fbft_export.engines import export_openvino
+
+        export_openvino(draft, args.precision)
+        return
+    require_extra(args.runtime, f"fbft-export --runtime {args.runtime}")
+    from fbft_export.engines import TensorRtSettings, export_tensorrt
+
+    settings = TensorRtSettings(
+        precision=args.precision or "fp16",
+        targets=args.target,
+        workspace_bytes=None if args.workspace_mib is None else args.workspace_mib << 20,
+        timing_cache=args.timing_cache,
+    )
+    export_tensorrt(draft, args.runtime, settings, Console(stderr=True))
+
+
+def _engine_table(bundle: Bundle) -> Table:
+    table = Table("engine", "version", "targets", "size", "parity with float32", "state")
+    for sidecar in sidecars(bundle):
+        table.add_row(
+            *(sidecar.name, sidecar.version.split("-")[0], " ".join(sidecar.targets), _size(bundle, sidecar)),
+            "\n".join(_parity(place, figures) for place, figures in sidecar.parity.items()),
+            "current" if sidecar.is_current(bundle) else "stale",
+        )
     return table
+
+
+def _size(bundle: Bundle, sidecar: Sidecar) -> str:
+    """Size of the plan; nothing where the runtime compiles the graph itself."""
+    return f"{bundle.file(f'{ENGINES}/{sidecar.plan}').stat().st_size / 1e6:.0f} MB" if sidecar.plan else ""
+
+
+def _parity(place: str, figures: Mapping[str, float]) -> str:
+    """What a sidecar says of the differences found on the device, or emulated."""
+    parts = [f"{name} {figures[key]:.2%}" for key, name in _DIFFERENCES.items() if key in figures]
+    if "verdict_flips" in figures:
+        parts.append(f"{figures['verdict_flips']:.0f} flips")
+    return f"{place}: {', '.join(parts)}"
+
+
+def _what_to_do(bundle: Bundle, sidecar: Sidecar) -> str:
+    where = " on its machine" if sidecar.runtime == "tensorrt" else ""
+    return (
+        f"{sidecar.name} is stale and is not used: the graph has changed since it was made; run{where} "
+        f"fbft-export {bundle.path} --runtime {sidecar.runtime} --precision {sidecar.precision}"
+    )

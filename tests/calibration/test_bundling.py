@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from fbft_calibration.dataset import scan_nominal
 from fbft_calibration.fit import FitSettings
 from fbft_calibration.threshold import measure_scores
 from fbft_edge.bundle import Bundle, open_bundle
+from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.images import image_paths, read_image, write_image
 from fbft_edge.synthetic import render_part
@@ -54,7 +57,8 @@ def test_fit_and_held_out_images_are_together_all_images(small_bundle: Bundle, n
 def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, nominal_folder: Path) -> None:
     known = set(small_bundle.notes["fit_images_sha256"])
     held_out = [image for image in scan_nominal(nominal_folder, QUIET) if image.pixels_sha256 not in known]
-    scores = measure_scores(small_bundle, held_out, QUIET)
+    with DetectorPool(partial(OpenVinoDetector, small_bundle)) as detectors:
+        scores = measure_scores(detectors, held_out, QUIET)
     assert (scores.score.tolist(), scores.peak.tolist()) == (
         small_bundle.notes["calibration"]["score"],
         small_bundle.notes["calibration"]["peak"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fbft_calibration.dataset import NominalImage, scan_nominal
 from fbft_calibration.report import write_report
 from fbft_calibration.threshold import explain
 from fbft_edge.bundle import REPORT, Bundle
+from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.images import write_image
 from fbft_edge.synthetic import render_part
 
@@ -58,7 +61,8 @@ def hostile(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> R
         teacher=dataclasses.replace(small_bundle.teacher, name=HOSTILE),
         notes=dict(small_bundle.notes) | {"left_out": [[HOSTILE, HOSTILE]]},
     )
-    write_report(bundle, images, folder / REPORT)
+    with DetectorPool(partial(OpenVinoDetector, small_bundle)) as detectors:
+        write_report(bundle, images, detectors, folder / REPORT)
     return Reader((folder / REPORT).read_text(encoding="utf-8"))
 
 

@@ -139,7 +139,7 @@ def test_a_plain_path_is_a_video_file(video: Path) -> None:
 
 def test_a_video_is_delivered_as_red_green_blue(video: Path) -> None:
     with opened(f"file://{video}") as camera:
-        red, green, blue = camera.read().pixels[HEIGHT // 2, WIDTH // 4]
+        red, green, blue = camera.read().rgb[HEIGHT // 2, WIDTH // 4]
     assert red > 200
     assert green < 60
     assert blue < 60

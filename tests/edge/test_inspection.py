@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ from rich.console import Console
 
 from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli import main
+from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, ImageError
 from fbft_edge.frame import Detection, Uint8, Verdict
 from fbft_edge.images import read_image, write_image
 from fbft_edge.inspection import (
-    DetectorPool,
     Inspection,
     expanded,
     inspect,
@@ -39,6 +41,11 @@ class RedDetector:
         mask = anomaly_map > 0.5
         score = float(anomaly_map.max())
         return Detection(score, score, mask, find_regions(mask, anomaly_map), bool(mask.any()))
+
+    frames_in_flight = 1
+
+    def begin(self, pixels: Uint8) -> Callable[[], Detection]:
+        return partial(self.detect, pixels)
 
     def close(self) -> None:
         self.is_closed = True

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 
 import numpy as np
@@ -20,6 +21,7 @@ from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frame import Detection, Frame, Region, Uint8, Verdict
 from fbft_edge.pipeline import Pipeline, Settings, Summary
+from fbft_edge.pixel_format import PixelFormat
 from fbft_edge.publisher import ResultPublisher
 from fbft_edge.result import Result, decode_message
 from fbft_edge.slot import Slot
@@ -32,7 +34,7 @@ SIZE = (16, 24)
 class FakeCamera:
     """Delivers what a function of the frame number says: a level, an exception to raise, None for the end."""
 
-    name, size = "press-1", SIZE
+    name, size, pixel_format = "press-1", SIZE, PixelFormat.RGB8
 
     def __init__(self, script: Callable[[int], int | Exception | None], period_s: float = 0.01) -> None:
         self._script, self._period_s, self._count = script, period_s, 0
@@ -68,6 +70,11 @@ class FakeDetector:
         mask[0, 0] = level > 100
         regions = (Region((0, 0, 1, 1), 1, 1.0, (0.0, 0.0)),) if level > 100 else ()
         return Detection(level / 255, 1.0, mask, regions, level > 100)
+
+    frames_in_flight = 1
+
+    def begin(self, pixels: Uint8) -> Callable[[], Detection]:
+        return partial(self.detect, pixels)
 
     def close(self) -> None: ...
 
@@ -283,6 +290,29 @@ def test_a_single_anomalous_frame_among_inspected_ones_is_published() -> None:
 
     recorder, _ = ran(lambda index: 10, OneBad(), settings(20.0, 0.5), period_s=0.002)
     assert verdicts(recorder).count("anomalous") == 1
+
+
+def test_a_detector_that_takes_two_frames_at_once_gets_the_next_before_it_is_asked_for_the_last() -> None:
+    class TwoAtOnce(FakeDetector):
+        frames_in_flight = 2
+        begun = most = 0
+
+        def begin(self, pixels: Uint8) -> Callable[[], Detection]:
+            self.begun += 1
+            self.most = max(self.most, self.begun)
+            return partial(self.ended, pixels)
+
+        def ended(self, pixels: Uint8) -> Detection:
+            detection = self.detect(pixels)
+            self.begun -= 1
+            return detection
+
+    detector = TwoAtOnce(seconds=0.02)
+    recorder, summary = ran(lambda index: 10, detector, settings(50.0, 1.0), period_s=0.002)
+    frame_ids = [result.frame_id for result in recorder.results if result.verdict is Verdict.OK]
+    assert detector.most == 2
+    assert frame_ids == sorted(frame_ids)
+    assert summary.ledger.in_flight == 0
 
 
 def test_a_mask_arrives_as_the_detector_made_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import openvino
 import pytest
+from rich.console import Console
 
 from fbft_edge.bundle import GRAPH, Bundle, open_bundle, seal_bundle
 from fbft_edge.detectors.openvino import accepted_precision
 from fbft_edge.errors import EngineError
-from fbft_edge.sidecar import sidecars
+from fbft_edge.sidecar import Sidecar, sidecars
 from fbft_export.cli import main
-from fbft_export.engines import export_openvino
+from fbft_export.engines import TensorRtSettings, export_openvino, export_tensorrt, profile_batches
+
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -74,6 +78,163 @@ def test_an_engine_that_strays_leaves_the_bundle_as_it_was(copied: Bundle) -> No
 
 def test_a_sidecar_of_another_graph_does_not_vouch_for_this_one(copied: Bundle) -> None:
     assert accepted_precision(with_wrong_students(copied)) == "f32"
+
+
+@pytest.fixture(scope="module")
+def exported(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
+    """A bundle exported for all desktop GPUs: where it is, the status, what was printed to both streams."""
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
+    path = tmp_path_factory.mktemp("exported") / "small.fbft"
+    shutil.copytree(small_bundle.path, path)
+    command = [sys.executable, "-m", "fbft_export", str(path), "--runtime", "tensorrt-rtx"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return path, result.returncode, result.stdout, result.stderr
+
+
+def rtx_engine(bundle: Bundle) -> Sidecar:
+    """The engine for all desktop GPUs but Turing."""
+    return next(sidecar for sidecar in sidecars(bundle) if sidecar.name == "tensorrt-rtx-fp16")
+
+
+def test_one_command_without_a_gpu_builds_for_the_desktop_gpus(exported: tuple[Path, int, str, str]) -> None:
+    path, status, _, _ = exported
+    assert (status, {"sm_86", "sm_89", "sm_120"} <= set(rtx_engine(open_bundle(path)).targets)) == (0, True)
+
+
+def test_the_engine_is_listed_with_its_targets(
+    exported: tuple[Path, int, str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(exported[0]), "--list"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tensorrt-rtx-fp16 " in line)
+    assert [
+        word for word in ("sm_86", "sm_89", "sm_120", "MB", "emulated: map max", "current") if word not in row
+    ] == []
+
+
+def test_progress_goes_to_standard_error_and_the_result_to_standard_output(
+    exported: tuple[Path, int, str, str],
+) -> None:
+    _, _, out, err = exported
+    assert ("building the engine for sm_80, sm_86" in err, "building" in out, "tensorrt-rtx-fp16" in out) == (
+        True,
+        False,
+        True,
+    )
+
+
+def test_plan_and_kernels_are_sealed_into_the_bundle(exported: tuple[Path, int, str, str]) -> None:
+    files = open_bundle(exported[0]).files
+    expected = {"engines/tensorrt-rtx-fp16.plan", "kernels/kernels.json", "kernels/sm_86/score.cubin"}
+    assert expected - set(files) == set()
+
+
+def test_turing_gets_an_engine_of_its_own(exported: tuple[Path, int, str, str]) -> None:
+    engines = {sidecar.name: sidecar.targets for sidecar in sidecars(open_bundle(exported[0]))}
+    assert engines["tensorrt-rtx-fp16-sm_75"] == ("sm_75",)
+
+
+def test_every_target_of_an_engine_has_its_kernels(exported: tuple[Path, int, str, str]) -> None:
+    bundle = open_bundle(exported[0])
+    folders = {name.split("/")[1] for name in bundle.files if name.endswith(".cubin")}
+    assert folders == {target for sidecar in sidecars(bundle) if sidecar.plan for target in sidecar.targets}
+
+
+def test_a_sidecar_says_how_its_plan_was_built(exported: tuple[Path, int, str, str]) -> None:
+    bundle = open_bundle(exported[0])
+    sidecar = rtx_engine(bundle)
+    found = sidecar.version, sidecar.precision, sidecar.batches, sidecar.graph_sha256, set(sidecar.memory_bytes)
+    version = pytest.importorskip("tensorrt_rtx").__version__
+    assert found == (version, "fp16", (1, 6, 16), bundle.files[GRAPH], {"activation", "weights"})
+
+
+def test_the_arithmetic_of_a_tensorrt_engine_is_held_to_float32(exported: tuple[Path, int, str, str]) -> None:
+    parity = rtx_engine(open_bundle(exported[0])).parity["emulated"]
+    assert 0 < parity["map_max"] < 0.02
+
+
+def test_the_best_batch_is_a_frame_and_the_largest_takes_any_frame_of_the_bundle(small_bundle: Bundle) -> None:
+    sizes = dataclasses.replace(small_bundle, frame_sizes=((140, 182), (560, 728)))
+    assert profile_batches(sizes) == (1, 6, 63)
+
+
+def test_a_bundle_of_any_frame_size_gets_a_modest_largest_batch(small_bundle: Bundle) -> None:
+    assert profile_batches(dataclasses.replace(small_bundle, frame_sizes=())) == (1, 1, 16)
+
+
+def exported_for(bundle: Bundle, *targets: str, precision: str = "fp16") -> Bundle:
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
+    return export_tensorrt(bundle, "tensorrt-rtx", TensorRtSettings(precision, targets), QUIET)[0]
+
+
+def test_engines_for_different_gpus_stand_side_by_side(copied: Bundle) -> None:
+    bundle = exported_for(exported_for(copied, "sm_86"), "sm_89")
+    assert [sidecar.targets for sidecar in sidecars(bundle) if sidecar.plan] == [("sm_86",), ("sm_89",)]
+
+
+def test_a_gpu_has_one_engine_of_a_runtime_the_newest(copied: Bundle) -> None:
+    bundle = exported_for(exported_for(copied, "sm_86"), "sm_86", precision="f32")
+    plans = [name for name in bundle.files if name.endswith(".plan")]
+    assert plans == ["engines/tensorrt-rtx-f32-sm_86.plan"]
+
+
+def test_a_float16_engine_that_strays_is_not_built(copied: Bundle) -> None:
+    wrong = with_wrong_students(copied)
+    with pytest.raises(EngineError, match="strays"):
+        exported_for(wrong, "sm_86")
+    assert open_bundle(wrong.path) == wrong
+
+
+def test_a_stale_engine_is_named_with_what_to_do(copied: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(with_wrong_students(copied).path), "--list"])
+    assert f"is stale and is not used: the graph has changed since it was made; run fbft-export {copied.path}" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--precision fp16", "--runtime openvino has no precision fp16; it has bf16 and f32"),
+        (
+            "--runtime tensorrt-rtx --precision bf16",
+            "--runtime tensorrt-rtx has no precision bf16; it has fp16 and f32",
+        ),
+        ("--target sm_86", "--runtime openvino takes no --target; leave it out, or use --runtime tensorrt or"),
+        ("--runtime tensorrt-rtx --timing-cache x", "--runtime tensorrt-rtx takes no --timing-cache; leave it out"),
+        ("--runtime tensorrt --timing-cache no/x", "no of --timing-cache is no folder; make it first"),
+        ("--runtime tensorrt-rtx --workspace-mib 0", "--workspace-mib 0 is no amount of memory; it takes 1 or more"),
+        ("--runtime tensorrt-rtx --target sm_86,sm_87", "does not build fp16 engines for sm_87 here, only for sm_75,"),
+        ("--runtime tensorrt-rtx --target sm_75 --precision f32", "choose among these, or use --precision fp16"),
+        ("--runtime tensorrt", "TensorRT cannot be imported"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_one_line(
+    small_bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    reason: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    status = main([str(small_bundle.path), *options.split()])
+    error = capsys.readouterr().err
+    assert (status, error.count("\n"), reason in error) == (2, 1, True)
+
+
+def test_what_is_no_target_is_refused(small_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(small_bundle.path), "--runtime", "tensorrt-rtx", "--target", "ampere"])
+    assert "'ampere' is not of the form sm_86,sm_89" in capsys.readouterr().err
+
+
+def test_building_needs_no_torch(copied: Bundle) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
+    code = (
+        "import sys; sys.modules.update(torch=None, timm=None, onnxscript=None); from fbft_export.cli import main; "
+        f"sys.exit(main([{str(copied.path)!r}, '--runtime', 'tensorrt-rtx', '--target', 'sm_86']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert (result.returncode, "tensorrt-rtx-fp16-sm_86" in result.stdout) == (0, True), result.stderr
 
 
 @pytest.mark.parametrize("name", ["missing.fbft", "empty.fbft"])

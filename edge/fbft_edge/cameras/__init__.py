@@ -1,4 +1,4 @@
-"""Cameras: a URI goes in, numbered and timestamped RGB frames of one size come out.
+"""Cameras: a URI goes in, numbered and timestamped frames of one size and pixel format come out.
 
 Knows nothing about detectors, rates of publishing or messages.
 """
@@ -14,12 +14,13 @@ from fbft_edge.cameras.synthetic import SyntheticCamera
 from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame
+from fbft_edge.pixel_format import PixelFormat
 
 __all__ = ["Camera", "open_camera"]
 
 
 class Camera(Protocol):
-    """A source of frames of one size."""
+    """A source of frames of one size and pixel format."""
 
     @property
     def name(self) -> str:
@@ -29,6 +30,11 @@ class Camera(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of every frame."""
+        ...
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """Layout of every frame's pixels."""
         ...
 
     def read(self) -> Frame | None:

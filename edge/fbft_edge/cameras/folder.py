@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fbft_edge.cameras.sequence import FrameSequence, Pace
+from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError, ImageError
 from fbft_edge.frame import Frame, Uint8
 from fbft_edge.images import image_paths, read_image
 
 
-class FolderCamera:
+class FolderCamera(SequenceCamera):
     """Plays image files like a camera.
 
     Args:
@@ -32,16 +32,6 @@ class FolderCamera:
         self._loop = loop
         self._next = 0
         self._sequence = FrameSequence(name, _read(self._paths[0]).shape[:2])
-
-    @property
-    def name(self) -> str:
-        """The camera's name."""
-        return self._sequence.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every frame."""
-        return self._sequence.size
 
     def read(self) -> Frame | None:
         """Wait for the next image to be due; None after the last one.

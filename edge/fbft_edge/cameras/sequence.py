@@ -10,7 +10,8 @@ import time
 
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Uint8
+from fbft_edge.frame import Frame, Pixels
+from fbft_edge.pixel_format import PixelFormat, frame_size
 
 
 class FrameSequence:
@@ -19,32 +20,55 @@ class FrameSequence:
     Attributes:
         name: The camera's name.
         size: Height and width of every frame.
+        pixel_format: Of every frame.
         count: Frames made so far, and so the next `frame_id`.
     """
 
-    def __init__(self, name: str, size: tuple[int, int]) -> None:
+    def __init__(self, name: str, size: tuple[int, int], pixel_format: PixelFormat = PixelFormat.RGB8) -> None:
         self.name = name
         self.size = size
+        self.pixel_format = pixel_format
         self.count = 0
 
-    def frame(self, pixels: Uint8) -> Frame:
+    def frame(self, pixels: Pixels) -> Frame:
         """Number and stamp a picture that was taken now.
 
         Args:
-            pixels: (height, width, 3) uint8 RGB, C-contiguous; the frame takes the memory over.
+            pixels: Of the sequence's pixel format, C-contiguous; the frame takes the memory over.
 
         Raises:
             CameraError: The pixels have another size than the sequence.
         """
-        height, width = pixels.shape[:2]
+        height, width = frame_size(pixels, self.pixel_format)
         if (height, width) != self.size:
             raise CameraError(
                 f"camera {self.name!r} sends {height}x{width} pixels after {self.count} frames "
                 f"of {self.size[0]}x{self.size[1]}; set the source to one size and start again"
             )
-        frame = Frame(self.name, self.count, now_ns(), pixels)
+        frame = Frame(self.name, self.count, now_ns(), pixels, self.pixel_format)
         self.count += 1
         return frame
+
+
+class SequenceCamera:
+    """What cameras that hold a `FrameSequence` say of their frames."""
+
+    _sequence: FrameSequence
+
+    @property
+    def name(self) -> str:
+        """The camera's name."""
+        return self._sequence.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every frame."""
+        return self._sequence.size
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """Layout of every frame's pixels."""
+        return self._sequence.pixel_format
 
 
 class Pace:

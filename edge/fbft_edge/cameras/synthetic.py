@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fbft_edge.cameras.sequence import FrameSequence, Pace
+from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.frame import Frame, Uint8
 
 NUM_NOMINAL = 8
@@ -10,7 +10,7 @@ NUM_DEFECTIVE = 4
 DEFECT_SIZES_PX = (24.0,)
 
 
-class SyntheticCamera:
+class SyntheticCamera(SequenceCamera):
     """Cycles through a pool of parts that are drawn when it is opened.
 
     Args:
@@ -46,16 +46,6 @@ class SyntheticCamera:
             self._defective.append(part.pixels)
         for pixels in (*self._nominal, *self._defective):
             pixels.flags.writeable = False
-
-    @property
-    def name(self) -> str:
-        """The camera's name."""
-        return self._sequence.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every frame."""
-        return self._sequence.size
 
     def read(self) -> Frame | None:
         """Wait for the next part to be due; None once closed. Its pixels belong to the pool, read-only."""

@@ -17,14 +17,15 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "5")
 import cv2
 import numpy as np
 
-from fbft_edge.cameras.sequence import FrameSequence, Pace
+from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame, Uint8
+from fbft_edge.pixel_format import PixelFormat
 
 STREAM_TIMEOUT_MS = 5000
 
 
-class LiveCamera:
+class LiveCamera(SequenceCamera):
     """A source that delivers when it wants to, read through OpenCV.
 
     After an error the next `read` opens the source again, so that a camera that was unplugged comes back.
@@ -47,17 +48,7 @@ class LiveCamera:
         self._lock = threading.Lock()
         self._is_closed = False
         self._capture: cv2.VideoCapture | None = None
-        self._sequence = FrameSequence(name, self._next().shape[:2])
-
-    @property
-    def name(self) -> str:
-        """The camera's name."""
-        return self._sequence.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every frame."""
-        return self._sequence.size
+        self._sequence = FrameSequence(name, self._next().shape[:2], PixelFormat.BGR8)
 
     def read(self) -> Frame | None:
         """Wait for the next frame; None once closed.
@@ -79,7 +70,7 @@ class LiveCamera:
             self._capture = _opened(self._source, self._backend, self._parameters)
         if self._capture is None:
             raise CameraError(f"{self._label} cannot be opened; {self._remedy()}")
-        pixels = _rgb_frame(self._capture)
+        pixels = _bgr_frame(self._capture)
         if pixels is None:
             self._release()
             raise CameraError(f"{self._label} delivers no frame; {self._remedy()}")
@@ -124,7 +115,7 @@ class StreamCamera(LiveCamera):
         return f"waited up to {STREAM_TIMEOUT_MS // 1000} s; check address, password and network (try ffplay)"
 
 
-class VideoFileCamera:
+class VideoFileCamera(SequenceCamera):
     """Plays a video file at its own frame rate, like a live camera.
 
     Args:
@@ -141,7 +132,7 @@ class VideoFileCamera:
             hint = f"write folder://{path} for images" if Path(path).is_dir() else "check the path"
             raise CameraError(f"camera {name!r}: {path} is not a file; {hint}")
         capture = _opened(path, cv2.CAP_FFMPEG, ())
-        self._ahead = _rgb_frame(capture) if capture is not None else None
+        self._ahead = _bgr_frame(capture) if capture is not None else None
         if capture is None or self._ahead is None:
             raise CameraError(f"camera {name!r}: {path} is not a readable video; play it with ffplay to see why")
         rate_hz = capture.get(cv2.CAP_PROP_FPS)
@@ -150,17 +141,7 @@ class VideoFileCamera:
         self._path, self._loop, self._capture = path, loop, capture
         self._lock = threading.Lock()
         self._pace = Pace(rate_hz)
-        self._sequence = FrameSequence(name, self._ahead.shape[:2])
-
-    @property
-    def name(self) -> str:
-        """The camera's name."""
-        return self._sequence.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every frame."""
-        return self._sequence.size
+        self._sequence = FrameSequence(name, self._ahead.shape[:2], PixelFormat.BGR8)
 
     def read(self) -> Frame | None:
         """Wait for the next frame to be due; None after the last one, or once closed.
@@ -182,14 +163,14 @@ class VideoFileCamera:
             self._capture.release()
 
     def _next(self) -> Uint8 | None:
-        pixels = _rgb_frame(self._capture)
+        pixels = _bgr_frame(self._capture)
         if pixels is None and self._loop:
             self._capture, pixels = self._rewound()
         return pixels
 
     def _rewound(self) -> tuple[cv2.VideoCapture, Uint8]:
         capture = _opened(self._path, cv2.CAP_FFMPEG, ())
-        pixels = _rgb_frame(capture) if capture is not None else None
+        pixels = _bgr_frame(capture) if capture is not None else None
         if capture is None or pixels is None:
             raise CameraError(f"camera {self.name!r}: {self._path} cannot be started again; check that it is there")
         return capture, pixels
@@ -209,6 +190,6 @@ def _opened(source: str, backend: int, parameters: tuple[int, ...]) -> cv2.Video
     return capture if capture.isOpened() else None
 
 
-def _rgb_frame(capture: cv2.VideoCapture) -> Uint8 | None:
+def _bgr_frame(capture: cv2.VideoCapture) -> Uint8 | None:
     done, bgr = capture.read()
-    return np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if done else None
+    return np.ascontiguousarray(bgr) if done else None

@@ -5,22 +5,29 @@ Knows nothing about cameras, rates or messages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from fbft_edge.frame import Detection, Uint8
+from fbft_edge.frame import Detection, Pixels
 
 
 class Detector(Protocol):
-    """Finds defects in frames of one size."""
+    """Finds defects in frames of one size and pixel format."""
 
-    def detect(self, pixels: Uint8) -> Detection:
-        """Inspect one frame.
+    @property
+    def frames_in_flight(self) -> int:
+        """How many frames may have begun whose detections were not asked for; at least 1."""
+        ...
+
+    def begin(self, pixels: Pixels) -> Callable[[], Detection]:
+        """Start one frame; what is returned waits for its detection, and is called in the order of the frames.
 
         Args:
-            pixels: (height, width, 3) uint8 RGB, of the size that the detector was made for.
+            pixels: Of the size and pixel format that the detector was made for; not written to before its detection
+                is there.
 
         Raises:
-            BundleError: The frame has another size.
+            BundleError: The frame has another size or type.
         """
         ...
 

@@ -6,6 +6,8 @@ Knows nothing about cameras, rates or messages.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import openvino
 
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.frame import Detection, Float32, Uint8
+from fbft_edge.errors import EngineError
+from fbft_edge.frame import Detection, Float32, Pixels, Uint8
+from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
 from fbft_edge.scoring import find_regions, image_score
 from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
@@ -86,15 +89,25 @@ class OpenVinoEngine:
 
 
 class OpenVinoDetector:
-    """Inspects frames of one size; see `fbft_edge.detectors.Detector`.
+    """Inspects frames of one size and pixel format; see `fbft_edge.detectors.Detector`.
 
     All buffers are made here, once; the arrays of a detection are its own.
     """
 
-    def __init__(self, bundle: Bundle, height: int, width: int, precision: str | None = None) -> None:
+    frames_in_flight = 1
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        height: int,
+        width: int,
+        precision: str | None = None,
+        pixel_format: PixelFormat = PixelFormat.RGB8,
+    ) -> None:
         thresholds = bundle.thresholds
         self._image_threshold = thresholds.image if thresholds else np.inf
         self._pixel_threshold = thresholds.pixel if thresholds else np.inf
+        self._pixel_format = pixel_format
         self.plan = TilePlan(bundle.tile, height, width)
         self.map_operator = MapOperator(
             self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, self.plan.frame_size
@@ -110,24 +123,26 @@ class OpenVinoDetector:
         self._distances = np.empty((self.plan.num_tiles, side, side), np.float32)
         self._map = np.empty((height, width), np.float32)
 
-    def detect(self, pixels: Uint8) -> Detection:
-        """Inspect one frame, (height, width, 3) uint8 RGB.
+    def begin(self, pixels: Pixels) -> Callable[[], Detection]:
+        """See `fbft_edge.detectors.Detector`; the work is done when the detection is asked for."""
+        return partial(self.detect, pixels)
+
+    def detect(self, pixels: Pixels) -> Detection:
+        """Inspect one frame of the detector's size and pixel format.
 
         Raises:
-            BundleError: The frame has another size than the detector was made for.
+            BundleError: The frame has another size or type than the detector was made for.
         """
         return self.judge(self.map_of(pixels))
 
-    def map_of(self, pixels: Uint8) -> Float32:
+    def map_of(self, pixels: Pixels) -> Float32:
         """The anomaly map, (height, width) float32; the detector's memory, valid until the next call.
 
         Raises:
-            BundleError: The frame has another size than the detector was made for.
+            BundleError: The frame has another size or type than the detector was made for.
         """
-        if pixels.shape != (*self.plan.frame_size, 3):
-            expected = "x".join(str(length) for length in self.plan.frame_size)
-            raise BundleError(f"a frame of shape {pixels.shape} reached a detector for {expected} RGB frames")
-        self.plan.cut(pixels, self._tiles)
+        require_pixels(pixels, self._pixel_format, self.plan.frame_size)
+        self.plan.cut(rgb_from_pixels(pixels, self._pixel_format), self._tiles)
         self.engine.infer(self._tiles, self._distances)
         self.map_operator.apply(self.plan.stitch(self._distances), self._map)
         return self._map

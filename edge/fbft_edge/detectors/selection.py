@@ -1,0 +1,138 @@
+"""Which engine runs a bundle here, and why; detectors made accordingly.
+
+Capabilities decide, never platforms: an engine is taken when the bundle holds it, it is current, and everything that
+it needs is there. Knows nothing about cameras, rates or messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from fbft_edge.bundle import Bundle
+from fbft_edge.detectors import Detector
+from fbft_edge.errors import EngineError
+from fbft_edge.frame import Detection, Uint8
+from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.sidecar import Sidecar, sidecars
+
+CUDA_RUNTIMES = ("tensorrt", "tensorrt-rtx")
+
+_D = TypeVar("_D", bound=Detector)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDetector:
+    """A detector, and in words which engine runs it and why that one."""
+
+    detector: Detector
+    reason: str
+
+
+def open_detector(
+    bundle: Bundle,
+    height: int,
+    width: int,
+    pixel_format: PixelFormat = PixelFormat.RGB8,
+    engine: str = "auto",
+) -> OpenDetector:
+    """Make a detector for frames of one size and pixel format.
+
+    Args:
+        bundle: Holds the engines.
+        height: Of the frames.
+        width: Of the frames.
+        pixel_format: Of the frames.
+        engine: `openvino`, `tensorrt` or `tensorrt-rtx`; `auto` takes TensorRT, else TensorRT for RTX, else OpenVINO.
+
+    Raises:
+        EngineError: The engine that was asked for cannot run here; the message says what is missing.
+        BundleError: The bundle's engine files are not what `fbft-export` writes.
+    """
+    if engine == "openvino":
+        return _openvino(bundle, height, width, pixel_format, "as asked")
+    if engine != "auto":
+        return _cuda(bundle, height, width, pixel_format, engine, "as asked")
+    held = {sidecar.runtime for sidecar in sidecars(bundle)}
+    refusals = [] if held & {*CUDA_RUNTIMES} else ["the bundle holds no GPU engine"]
+    for runtime in (runtime for runtime in CUDA_RUNTIMES if runtime in held):
+        try:
+            return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here")
+        except EngineError as error:
+            refusals.append(f"not {runtime}: {error}")
+    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals))
+
+
+class DetectorPool(Generic[_D]):
+    """One detector per frame size, made from height and width when the size first occurs."""
+
+    def __init__(self, make: Callable[[int, int], _D]) -> None:
+        self._make = make
+        self._detectors: dict[tuple[int, int], _D] = {}
+
+    def of(self, height: int, width: int) -> _D:
+        """The detector of a frame size."""
+        if (height, width) not in self._detectors:
+            self._detectors[height, width] = self._make(height, width)
+        return self._detectors[height, width]
+
+    def detect(self, pixels: Uint8) -> Detection:
+        """Inspect a picture of any size, (height, width, 3) uint8 RGB."""
+        return self.of(*pixels.shape[:2]).begin(pixels)()
+
+    def __enter__(self) -> DetectorPool[_D]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every detector."""
+        for detector in self._detectors.values():
+            detector.close()
+        self._detectors.clear()
+
+
+def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidecar:
+    """The bundle's engine for a runtime and, if named, a GPU.
+
+    Raises:
+        EngineError: The bundle has none, or none that is current and for that GPU.
+    """
+    remedy = f"run fbft-export {bundle.path} --runtime {runtime}"
+    held = [sidecar for sidecar in sidecars(bundle) if sidecar.runtime == runtime]
+    if not held:
+        raise EngineError(f"{bundle.path} holds no {runtime} engine; {remedy}")
+    current = [sidecar for sidecar in held if sidecar.is_current(bundle)]
+    if not current:
+        stale = ", ".join(sidecar.name for sidecar in held)
+        raise EngineError(f"{stale} in {bundle.path} is stale (the graph has changed since it was built); {remedy}")
+    fitting = [sidecar for sidecar in current if target is None or target in sidecar.targets]
+    if not fitting:
+        offered = ", ".join(target for sidecar in current for target in sidecar.targets)
+        raise EngineError(f"{bundle.path} holds {runtime} engines for {offered}, this GPU is {target}; {remedy} here")
+    return fitting[0]
+
+
+def _openvino(bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, why: str) -> OpenDetector:
+    from fbft_edge.detectors.openvino import OpenVinoDetector
+
+    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format)
+    return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
+
+
+def _cuda(bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, runtime: str, why: str) -> OpenDetector:
+    from fbft_edge.cuda_driver import cuda_driver, first_gpu
+    from fbft_edge.detectors.cuda import CudaDetector
+    from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
+
+    engine_for(bundle, runtime)
+    driver = cuda_driver()
+    gpu = first_gpu(driver)
+    sidecar = engine_for(bundle, runtime, gpu.target)
+    detector = CudaDetector(bundle, height, width, partial(TensorRtEngine, bundle, sidecar), pixel_format)
+    return OpenDetector(
+        detector, f"{runtime} {sidecar.version} {sidecar.precision} on {gpu.name}, {gpu.target} ({why})"
+    )
