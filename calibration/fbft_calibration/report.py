@@ -20,7 +20,7 @@ from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.frame import Float32, Uint8
-from fbft_edge.sidecar import sidecars
+from fbft_export.engine_report import engine_table
 
 _EXAMPLES = 3
 _EXAMPLE_PX = 420
@@ -45,6 +45,10 @@ $scores
 $examples
 <h2>Fit</h2>
 $losses
+<h2>Engines</h2>
+<p>Every engine is held to the float32 model on real tiles before it is accepted; differences are shares of the largest
+map value.</p>
+$engines
 <h2>Facts</h2>
 <table>$facts</table>
 </html>
@@ -72,6 +76,7 @@ def write_report(
         + _dots("largest map value", calibration["peak"], bundle.require_thresholds().pixel),
         examples="".join(_examples(bundle, held_out, detectors)),
         losses=_curve(bundle.notes["losses"]),
+        engines=engine_table(bundle),
         facts="".join(f"<tr><th>{html.escape(k)}<td>{html.escape(v)}" for k, v in _facts(bundle)),
     )
     path.write_text(page, encoding="utf-8")
@@ -87,13 +92,6 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
     yield "scale", f"{tile.scale:.4g}"
     yield "fitted on", f"{len(bundle.notes['fit_images_sha256'])} images"
     yield "left out", "; ".join(f"{name}: {reason}" for name, reason in bundle.notes["left_out"]) or "none"
-    for sidecar in sidecars(bundle):
-        for place, parity in sidecar.parity.items():
-            yield (
-                f"engine {sidecar.runtime} {sidecar.precision}, {place}",
-                f"version {sidecar.version}; map within {parity['map_max']:.2%} of float32, on average "
-                f"{parity['map_mean']:.3%}, score within {parity['score_max']:.2%}, on {parity['num_tiles']:.0f} tiles",
-            )
 
 
 def _dots(label: str, values: Sequence[float], threshold: float) -> str:

@@ -49,6 +49,10 @@ class TilePlan:
         scaled_size: (height, width) after the geometry's scale.
         grid: (rows, columns) of the stitched patch grid; its last row and column may reach beyond the frame.
         num_tiles: Tiles per frame.
+        row_starts: First patch row of each row of tiles.
+        column_starts: First patch column of each column of tiles.
+        row_weights: For each row of tiles, (tile_patches,) float32: what its patch rows weigh in the stitched grid.
+        column_weights: The same for columns.
     """
 
     def __init__(self, geometry: TileGeometry, height: int, width: int) -> None:
@@ -57,19 +61,19 @@ class TilePlan:
         self.scaled_size = _scaled(height, geometry.scale), _scaled(width, geometry.scale)
         self.grid = patch_grid(self.scaled_size, geometry.patch_px)
         side, overlap = geometry.tile_patches, geometry.overlap_patches
-        self._row_starts = _starts(self.grid[0], side, overlap)
-        self._column_starts = _starts(self.grid[1], side, overlap)
-        self.num_tiles = len(self._row_starts) * len(self._column_starts)
-        self._row_weights = _weights(self._row_starts, side, self.grid[0])
-        self._column_weights = _weights(self._column_starts, side, self.grid[1])
+        self.row_starts = _starts(self.grid[0], side, overlap)
+        self.column_starts = _starts(self.grid[1], side, overlap)
+        self.num_tiles = len(self.row_starts) * len(self.column_starts)
+        self.row_weights = _weights(self.row_starts, side, self.grid[0])
+        self.column_weights = _weights(self.column_starts, side, self.grid[1])
         padded = max(self.grid[0], side), max(self.grid[1], side)
         self._canvas = np.empty((padded[0] * geometry.patch_px, padded[1] * geometry.patch_px, 3), np.uint8)
 
     def origins_px(self) -> Iterator[tuple[int, int]]:
         """Top and left of each tile in scaled pixels, row by row."""
         patch_px = self.geometry.patch_px
-        for row in self._row_starts:
-            for column in self._column_starts:
+        for row in self.row_starts:
+            for column in self.column_starts:
                 yield row * patch_px, column * patch_px
 
     def cut(self, pixels: Uint8, out: Uint8) -> None:
@@ -96,8 +100,8 @@ class TilePlan:
         side = self.geometry.tile_patches
         grid = np.zeros((max(self.grid[0], side), max(self.grid[1], side)), np.float32)
         tiles = iter(distances)
-        for row, row_weight in zip(self._row_starts, self._row_weights, strict=True):
-            for column, column_weight in zip(self._column_starts, self._column_weights, strict=True):
+        for row, row_weight in zip(self.row_starts, self.row_weights, strict=True):
+            for column, column_weight in zip(self.column_starts, self.column_weights, strict=True):
                 part = next(tiles) * row_weight[:, None] * column_weight[None, :]
                 grid[row : row + side, column : column + side] += part
         return grid[: self.grid[0], : self.grid[1]]

@@ -20,7 +20,13 @@ from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
 from fbft_edge.sidecar import Sidecar, sidecars
 
-_DIFFERENCES = {"map_max": "map max", "map_max_of_threshold": "of threshold", "map_mean": "mean", "score_max": "score"}
+_DIFFERENCES = {
+    "map_max": "map max {:.2%}",
+    "map_max_of_threshold": "{:.2%} of threshold",
+    "map_mean": "mean {:.2%}",
+    "score_max": "score {:.2%}",
+    "verdict_flips": "{:.0f} flips",
+}
 PRECISIONS = {"openvino": ("bf16", "f32"), "tensorrt": ("fp16", "f32"), "tensorrt-rtx": ("fp16", "f32")}
 
 
@@ -140,9 +146,7 @@ def _size(bundle: Bundle, sidecar: Sidecar) -> str:
 
 def _parity(place: str, figures: Mapping[str, float]) -> str:
     """What a sidecar says of the differences found on the device, or emulated."""
-    parts = [f"{name} {figures[key]:.2%}" for key, name in _DIFFERENCES.items() if key in figures]
-    if "verdict_flips" in figures:
-        parts.append(f"{figures['verdict_flips']:.0f} flips")
+    parts = [form.format(figures[key]) for key, form in _DIFFERENCES.items() if key in figures]
     return f"{place}: {', '.join(parts)}"
 
 

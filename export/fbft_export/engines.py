@@ -148,7 +148,7 @@ def _built_engine(
 def profile_batches(bundle: Bundle) -> tuple[int, int, int]:
     """Least, best and most tiles a call: best is the first frame size's number of tiles."""
     tiles = [TilePlan(bundle.tile, *size).num_tiles for size in bundle.frame_sizes]
-    return 1, next(iter(tiles), 1), max(_LEAST_MOST_TILES, *tiles)
+    return 1, next(iter(tiles), 1), max([_LEAST_MOST_TILES, *tiles])
 
 
 def _emulated_parity(bundle: Bundle, precision: str) -> Parity:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from fbft_edge.tensorrt_library import Library, Log, deserialize, load_library, 
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
 
+STUBS = Path(__file__).parents[2] / "tools/stubs/tensorrt/__init__.pyi"
 NO_GPU = "install or update the NVIDIA driver"
 OTHER_GPU = "not for this GPU"
 OTHER_VERSION = "another version"
@@ -124,3 +128,22 @@ def test_what_is_no_plan_is_an_error_and_not_the_end_of_the_interpreter() -> Non
 def test_everything_that_is_used_of_the_library_is_there() -> None:
     names = [name for name in Library.__annotations__ if not hasattr(rtx, name)]
     assert names == []
+
+
+def stubbed_names() -> Iterator[tuple[str, str]]:
+    """Class and member of everything that our stubs say of TensorRT, but for the protocols of Python."""
+    for node in ast.parse(STUBS.read_text(encoding="utf-8")).body:
+        for member in node.body if isinstance(node, ast.ClassDef) else []:
+            target = member.target if isinstance(member, ast.AnnAssign) else None
+            name = getattr(member, "name", None) or getattr(target, "id", "")
+            if isinstance(node, ast.ClassDef) and not name.startswith("__"):
+                yield node.name, name
+
+
+def test_everything_in_our_stubs_is_in_the_library() -> None:
+    missing = [f"{owner}.{name}" for owner, name in stubbed_names() if not hasattr(getattr(rtx, owner), name)]
+    assert missing == []
+
+
+def test_our_stubs_are_read() -> None:
+    assert ("Builder", "build_serialized_network") in set(stubbed_names())

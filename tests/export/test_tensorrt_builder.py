@@ -49,7 +49,7 @@ def tensorrt_module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def built(graph: bytes, runtime: str = "tensorrt-rtx", **changes: Any) -> Plan:
-    settings = {"tile_px": TILE_PX, "batches": (1, 6, 16), "targets": TARGETS, "console": Console(quiet=True)}
+    settings = {"tile_px": TILE_PX, "batches": (1, 4, 16), "targets": TARGETS, "console": Console(quiet=True)}
     return build_plan(runtime, graph, **{**settings, **changes})
 
 
@@ -101,18 +101,13 @@ def test_turing_has_a_plan_of_its_own() -> None:
     assert targets_by_plan("tensorrt-rtx", ("sm_75", *TARGETS)) == [TARGETS, ("sm_75",)]
 
 
-def test_a_plan_that_serves_turing_too_holds_other_code(graph: bytes, plan: Plan) -> None:
-    with_turing = built(graph, targets=("sm_75", *TARGETS))
-    assert with_turing.memory_bytes["weights"] != plan.memory_bytes["weights"]
-
-
 def test_tensorrt_builds_for_the_gpu_of_its_machine_even_if_that_is_turing() -> None:
     assert targets_by_plan("tensorrt", ("sm_75",)) == [("sm_75",)]
 
 
 def test_larger_batches_take_more_memory(graph: bytes, plan: Plan) -> None:
-    larger = built(graph, batches=(1, 6, 32))
-    assert larger.memory_bytes["activation"] > 1.5 * plan.memory_bytes["activation"]
+    larger = built(graph, batches=(1, 4, 32))
+    assert larger.memory_bytes["activation"] > plan.memory_bytes["activation"]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "f32"])

@@ -87,11 +87,12 @@ class CudaDetector:
     ) -> None:
         thresholds = bundle.thresholds
         self._image_threshold = thresholds.image if thresholds else np.inf
-        self._pixel_threshold = thresholds.pixel if thresholds else np.inf
         self._pixel_format = pixel_format
         self.plan = TilePlan(bundle.tile, height, width)
         self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, (height, width))
-        kernels = FrameKernels(self.plan, pixel_format, self._pixel_threshold, with_map=with_map)
+        kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel if thresholds else np.inf, with_map=with_map)
+        # Rounded as the kernel compares with it.
+        self._pixel_threshold = float(kernels.pixel_threshold)
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
         cubins = read_cubins(bundle, gpu.target)

@@ -238,7 +238,7 @@ class FrameKernels:
         A patch lies at the sum of a row's and a column's offset in `distances`.
         """
         plan, side = self.plan, self.plan.geometry.tile_patches
-        starts, weights = (plan._row_starts, plan._column_starts), (plan._row_weights, plan._column_weights)
+        starts, weights = (plan.row_starts, plan.column_starts), (plan.row_weights, plan.column_weights)
         steps = (side**2 * len(starts[1]), side), (side**2, 1)
         for axis, name in enumerate(("row", "column")):
             offsets, shares = _shares(starts[axis], weights[axis], plan.grid[axis], *steps[axis])

@@ -248,6 +248,9 @@ inline unsigned __brev(unsigned bits) {
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
     const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
     unsigned picked = 0;
-    for (int i = 0; i < 4; ++i) picked |= static_cast<unsigned>(bytes >> (8 * (selector >> (4 * i) & 7)) & 255) << (8 * i);
+    for (int i = 0; i < 4; ++i) {
+        const unsigned place = selector >> (4 * i) & 7;
+        picked |= static_cast<unsigned>(bytes >> (8 * place) & 255) << (8 * i);
+    }
     return picked;
 }

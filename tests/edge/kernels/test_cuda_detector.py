@@ -327,3 +327,12 @@ def test_memory_is_stated_by_purpose(bundle: Bundle, run_on_host: Run) -> None:
 def test_without_pycuda_the_remedy_is_named(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"fbft-edge\[cuda\]"):
         CudaDetector(bundle, *SIZE, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_parity_is_measured_on_the_device(bundle: Bundle, run_on_host: Run) -> None:
+    from fbft_export.device_parity import measure_device_parity
+
+    driver = Driver(run_on_host)
+    parity, _ = measure_device_parity(bundle, lambda: Engine(driver, bundle), driver=driver)
+    assert parity.map_max < 1e-4
+    assert driver.is_detached

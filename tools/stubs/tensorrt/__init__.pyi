@@ -12,7 +12,7 @@ class DataType:
     @property
     def name(self) -> str: ...
 
-class Dims:
+class Dims:  # a sequence without __iter__ of its own
     def __iter__(self) -> Iterator[int]: ...
 
 class BuilderFlag:

@@ -1,0 +1,50 @@
+"""The engines of a bundle in its report: sidecars in, a table in `report.html` out.
+
+Calibration writes the report, every export brings this table up to date. Knows nothing about the rest of the page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+from fbft_edge.bundle import REPORT, Bundle
+from fbft_edge.sidecar import Sidecar, sidecars
+
+_HEADINGS = ("engine", "targets", "version", "compared with float32", "tiles", "map", "mean", "score", "verdict flips")
+_TABLE = re.compile("<!-- engines -->.*<!-- end of engines -->", re.DOTALL)
+
+
+def engine_table(bundle: Bundle) -> str:
+    """The table as HTML, between two comments by which `update_report` finds it again."""
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
+        for sidecar in sidecars(bundle)
+        for cells in _cells(bundle, sidecar)
+    )
+    headings = "".join(f"<th>{heading}" for heading in _HEADINGS)
+    return f"<!-- engines --><table><tr>{headings}{rows}</table><!-- end of engines -->"
+
+
+def update_report(bundle: Bundle) -> None:
+    """Write the table anew into a bundle's report, if it has one; the bundle is sealed by the caller."""
+    path = bundle.path / REPORT
+    if path.is_file():
+        page = path.read_text(encoding="utf-8")
+        path.write_text(_TABLE.sub(lambda _: engine_table(bundle), page), encoding="utf-8")
+
+
+def _cells(bundle: Bundle, sidecar: Sidecar) -> Iterator[tuple[str, ...]]:
+    name = sidecar.name if sidecar.is_current(bundle) else f"{sidecar.name}, stale"
+    for place, parity in sidecar.parity.items():
+        flips = parity.get("verdict_flips")
+        yield (
+            *(name, " ".join(sidecar.targets), sidecar.version.split("-")[0], _PLACES.get(place, place)),
+            f"{parity['num_tiles']:.0f}",
+            *(f"{parity[figure]:.2%}" for figure in ("map_max", "map_mean", "score_max")),
+            "not known" if flips is None else f"{flips:.0f}",
+        )
+
+
+_PLACES = {"device": "where it runs", "emulated": "its arithmetic on a CPU"}
