@@ -31,7 +31,7 @@ def nominal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A real bundle of the offline teacher, six tiles of 112 px a frame; tests that alter it copy it first."""
+    """A real bundle of the offline teacher, four tiles of 112 px a frame; tests that alter it copy it first."""
     pytest.importorskip("torch", reason="fitting needs the extra calibration")
     from fbft_calibration.bundling import BundleSettings, fit_bundle
     from fbft_calibration.fit import FitSettings

@@ -131,7 +131,8 @@ def _asked(question: str) -> tuple[Any, ...]:
 
 
 def _missing(cause: object) -> EngineError:
+    words = " ".join(str(cause).split())
     return EngineError(
-        f"compiling the CUDA kernels needs NVRTC, which cannot be loaded ({cause!s:.200}); pip install "
+        f"compiling the CUDA kernels needs NVRTC, which cannot be loaded ({words:.200}); pip install "
         '"fbft-edge[tensorrt]" and nvidia-cuda-nvrtc'
     )

@@ -5,6 +5,7 @@ Knows nothing about nominal images or thresholds.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from rich.console import Console
 
 from fbft_edge.bundle import ENGINES, GRAPH, Bundle, seal_bundle
 from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.sidecar import Sidecar, sidecars, write_sidecar
 from fbft_edge.tensorrt_library import NAMES
 from fbft_edge.tiling import TilePlan
 from fbft_export.cubins import write_cubins
+from fbft_export.device_parity import measure_device_parity, target_here
+from fbft_export.engine_report import update_report
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
 from fbft_export.parity import Parity, measure_parity
 from fbft_export.tensorrt_builder import Plan, build_plan, offered_targets, require_targets, targets_by_plan
@@ -61,7 +65,7 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
     engine = OpenVinoEngine(bundle.file(GRAPH), bundle.tile.tile_px, precision)
     parity = measure_parity(bundle, engine.infer)
     engine.close()
-    parity.require_accepted(f"OpenVINO at {engine.precision}")
+    parity.require_accepted(f"OpenVINO at {engine.precision}", engine.precision)
     sidecar = Sidecar(
         name=f"openvino-{engine.precision}",
         runtime="openvino",
@@ -72,6 +76,7 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
         parity={"device": parity.as_dict()},
     )
     write_sidecar(bundle, sidecar)
+    update_report(bundle)
     return seal_bundle(bundle), parity
 
 
@@ -96,15 +101,16 @@ def export_tensorrt(
         EngineError: The library, the GPU or NVRTC is missing, a target is not offered, the library refuses the
             graph, or the arithmetic strays from the reference beyond tolerance.
     """
+    if settings.targets:
+        require_targets(runtime, settings.precision, settings.targets)
     targets = settings.targets or offered_targets(runtime, settings.precision)
-    require_targets(runtime, settings.precision, targets)
     label = f"{NAMES[runtime]} at {settings.precision}"
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{label}: compiling the CUDA kernels for {', '.join(targets)}")
     write_cubins(bundle, targets)
     say(f"{label}: trying the engine's arithmetic on the CPU beside float32")
     parity = _emulated_parity(bundle, settings.precision)
-    parity.require_accepted(label)
+    parity.require_accepted(label, settings.precision)
     engines = []
     for group in targets_by_plan(runtime, targets):
         say(f"{label}: building the engine for {', '.join(group)}")
@@ -115,7 +121,24 @@ def export_tensorrt(
         write_sidecar(bundle, sidecar)
         (bundle.path / ENGINES / f"{sidecar.name}.plan").write_bytes(plan.data)
         say(f"{label}: {sidecar.name} has {len(plan.data) / 1e6:.0f} MB, built in {plan.build_s:.1f} s")
+    bundle, here = seal_bundle(bundle), target_here()
+    for sidecar, _ in engines:
+        if here in sidecar.targets:
+            say(f"{label}: trying {sidecar.name} on this machine's GPU beside float32")
+            write_sidecar(bundle, _tried_here(bundle, sidecar, label))
+    update_report(bundle)
     return seal_bundle(bundle), parity
+
+
+def _tried_here(bundle: Bundle, sidecar: Sidecar, label: str) -> Sidecar:
+    """The sidecar with what the engine does on this machine's GPU."""
+    parity, activation_bytes = measure_device_parity(bundle, partial(TensorRtEngine, bundle, sidecar))
+    parity.require_accepted(f"{label} on this GPU", sidecar.precision)
+    return dataclasses.replace(
+        sidecar,
+        parity={**sidecar.parity, "device": parity.as_dict()},
+        memory_bytes={**sidecar.memory_bytes, "activation": activation_bytes},
+    )
 
 
 def _built_engine(

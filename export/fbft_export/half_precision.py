@@ -116,7 +116,7 @@ class _Steps:
 
     def add(self, operator: str, *inputs: str, out: str = "") -> str:
         """Append a node; returns the name of its result."""
-        name = f"{self._name}_{len(self.nodes)}"
+        name = f"{self._name}/{len(self.nodes)}"
         out = out or name
         self.nodes.append(helper.make_node(operator, inputs, [out], name))
         self._wiring.types[out] = TensorProto.FLOAT
@@ -124,7 +124,7 @@ class _Steps:
 
     def constant(self, name: str, value: np.ndarray) -> str:
         """Store a constant; returns its name."""
-        name = f"{self._name}_{name}"
+        name = f"{self._name}/{name}"
         self._wiring.constants[name] = numpy_helper.from_array(value, name)
         self._wiring.types[name] = self._wiring.constants[name].data_type
         return name

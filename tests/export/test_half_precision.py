@@ -173,8 +173,11 @@ def test_every_node_says_which_part_it_belongs_to(vit: onnx.ModelProto) -> None:
 
 def test_no_two_values_and_no_two_nodes_share_a_name(vit: onnx.ModelProto) -> None:
     graph = half_graph(vit, NONE, emulated=True).graph
-    counts = Counter(name for node in graph.node for name in node.output) + Counter(node.name for node in graph.node)
-    assert max(counts.values()) == 1
+    values, nodes = (
+        Counter(name for node in graph.node for name in node.output),
+        Counter(node.name for node in graph.node),
+    )
+    assert max(values.values()) == max(nodes.values()) == 1
 
 
 def test_a_constant_read_by_both_precisions_is_there_in_both() -> None:
