@@ -40,8 +40,8 @@ class Tolerance:
     mean: float
 
 
-# bf16 strays by at most 0.017 from float32 on the real tiles of docs/log.md, float16 (emulated) by at most 0.010 over the
-# whole images of docs/benchmarks/2026-11-21-fp16.md. TensorRT's float32 may multiply in TF32, whose mantissa is
+# bf16 strays by at most 0.017 from float32 on the real tiles of docs/log.md, float16 (emulated) by at most 0.010 over
+# the whole images of docs/benchmarks/2026-11-21-fp16.md. TensorRT's float32 may multiply in TF32, whose mantissa is
 # float16's.
 TOLERANCES = {"bf16": Tolerance(0.06, 0.02), "fp16": Tolerance(0.02, 0.005), "f32": Tolerance(0.02, 0.005)}
 
