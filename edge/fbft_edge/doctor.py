@@ -98,7 +98,7 @@ def _cpu_engine() -> Finding:
 def engine_findings(bundle: Bundle) -> Iterator[Finding]:
     """Which of a bundle's engines are current, and the device memory that each takes on frames of the bundle's size."""
     for sidecar in sidecars(bundle):
-        about = f"{sidecar.version}, {sidecar.precision}, for {' '.join(sidecar.targets)}"
+        about = f"{sidecar.version.split('-')[0]}, {sidecar.precision}, for {' '.join(sidecar.targets)}"
         subject = f"engine {sidecar.name}"
         if not sidecar.is_current(bundle):
             remedy = f"run fbft-export {bundle.path} --runtime {sidecar.runtime}"
