@@ -1,13 +1,15 @@
-"""The command `fbft-calibrate`: nominal images in, a bundle out.
+"""The command `fbft-calibrate`: nominal images in, a bundle out; a data set in, figures and a report out.
 
-Knows nothing beyond its arguments; the work is done in `fbft_calibration.bundling`.
+Knows nothing beyond its arguments; the work is done in `fbft_calibration.bundling` and `fbft_calibration.benchmark`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -16,11 +18,29 @@ from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
 from fbft_edge.images import image_paths
 
+if TYPE_CHECKING:
+    from fbft_calibration.benchmark import BenchmarkSettings
+    from fbft_calibration.bundling import BundleSettings
+
+_RESULTS = Path("benchmarks")
+# What `benchmark --preset` puts in the place of the fit options' defaults; docs/benchmark.md says what still differs.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"teacher": "dinov2-base-reg", "scale": "1036px", "tile": 1036, "overlap": 0, "steps": None},
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    args = _parser().parse_args(argv)
+    args = parsed(argv)
     return exit_status("fbft-calibrate", lambda: _run(args))
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; what is given wins over the preset, and that over the options' defaults."""
+    args = _parser().parse_args(argv)
+    preset = _PRESETS[getattr(args, "preset", "default")]
+    return _parser(preset).parse_args(argv) if preset else args
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -28,11 +48,12 @@ def _run(args: argparse.Namespace) -> int:
     return int(args.command(args))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(preset: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fbft-calibrate", description="Learn what a good part looks like.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
     _add_threshold(commands)
+    _add_benchmark(commands, preset or {})
     return parser
 
 
@@ -45,6 +66,12 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add = parser.add_argument
     add("folder", type=Path, metavar="NOMINAL_DIR", help="images of good parts, directly inside")
     add("--out", type=Path, required=True, metavar="B", help="the bundle to make, NAME.fbft")
+    _add_fit_options(parser)
+    parser.set_defaults(command=_fit)
+
+
+def _add_fit_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    add = parser.add_argument
     add("--teacher", default="dinov2-small-offline", metavar="NAME", help="default: %(default)s, which needs no hub")
     add("--weights", type=Path, metavar="FILE", help="local teacher weights, .safetensors")
     add("--blocks", type=_blocks, metavar="J,K", help="teacher blocks, zero-based (default: the teacher's own)")
@@ -57,7 +84,6 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
     add("--steps", type=int, default=600, help="most optimiser steps (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
-    parser.set_defaults(command=_fit)
 
 
 def _add_threshold(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,12 +100,39 @@ def _add_threshold(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(command=_threshold)
 
 
+def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser], preset: Mapping[str, Any]) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="fit and measure every category of a data set: how small a defect is found?",
+        description="Fit a bundle for every category, inspect its test images, and write figures, pictures and a "
+        "report. Layouts: MVTec AD, MVTec AD 2, VisA, BTAD, MPDD, and folders train/good, test/TYPE, "
+        "ground_truth/TYPE. Run again with the same settings, it goes on where it was interrupted.",
+    )
+    add = parser.add_argument
+    add("root", type=Path, nargs="?", metavar="DATASET_ROOT", help="the data set, or one category of it")
+    add("--list", action="store_true", help="print the categories, and do nothing")
+    add("--category", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    add("--out", type=Path, metavar="DIR", help="for the results (default: benchmarks/DATASET)")
+    add("--compare", type=Path, nargs="+", metavar="DIR", help="put results side by side, and measure nothing")
+    add("--pixel-size-mm", type=float, metavar="MM", help="side of a pixel on the part, for sizes in millimetres")
+    add("--preset", choices=sorted(_PRESETS), default="default", help="where fit options start (default: %(default)s)")
+    _add_fit_options(parser.add_argument_group("fit options, as for fit"))
+    parser.set_defaults(command=_benchmark, **preset)
+
+
 def _fit(args: argparse.Namespace) -> int:
     image_paths(args.folder)  # a typo is said before torch takes its seconds to load
-    from fbft_calibration.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.bundling import fit_bundle
+
+    fit_bundle(args.folder, args.out, _bundle_settings(args), Console(highlight=False, soft_wrap=True))
+    return 0
+
+
+def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
+    from fbft_calibration.bundling import BundleSettings
     from fbft_calibration.fit import FitSettings
 
-    settings = BundleSettings(
+    return BundleSettings(
         teacher=args.teacher,
         weights=args.weights,
         blocks=args.blocks,
@@ -90,10 +143,52 @@ def _fit(args: argparse.Namespace) -> int:
         false_alarm_rate=_fraction("--false-alarm-rate", args.false_alarm_rate),
         precision=args.precision,
         mixed_sizes=args.mixed_sizes,
-        students=FitSettings(steps=_at_least("--steps", args.steps, 1), seed=_at_least("--seed", args.seed, 0)),
+        students=FitSettings(
+            steps=FitSettings().steps if args.steps is None else _at_least("--steps", args.steps, 1),
+            seed=_at_least("--seed", args.seed, 0),
+        ),
     )
-    fit_bundle(args.folder, args.out, settings, Console(highlight=False, soft_wrap=True))
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    if args.compare:
+        from fbft_calibration.benchmark_comparison import compare_runs
+
+        compare_runs(args.compare, args.out or _RESULTS / "comparison", console)
+        return 0
+    if args.root is None:
+        raise ArgumentError("no data set to measure; name DATASET_ROOT, or folders of results after --compare")
+    from fbft_calibration.benchmark_plan import category_table, choose
+    from fbft_calibration.layouts import categories
+
+    found = categories(args.root)  # a typo is said before torch takes its seconds to load
+    if args.list:
+        console.print(category_table(found, args.root.resolve().name))
+        return 0
+    choose(found, args.category, args.root)
+    settings = _benchmark_settings(args)
+    from fbft_calibration.benchmark import run_benchmark
+
+    run_benchmark(args.root, args.out or _default_out(args), settings, console, args.category)
     return 0
+
+
+def _benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
+    from fbft_calibration.benchmark import BenchmarkSettings, paper_settings
+
+    pixel_size_mm = args.pixel_size_mm
+    if pixel_size_mm is not None and not (0 < pixel_size_mm < math.inf):
+        raise ArgumentError(f"--pixel-size-mm {pixel_size_mm} is not a length; 0.05 says that a pixel shows 0.05 mm")
+    bundle = _bundle_settings(args)
+    if args.preset == "paper":
+        return paper_settings(bundle, args.steps, pixel_size_mm)
+    return BenchmarkSettings(bundle, pixel_size_mm=pixel_size_mm)
+
+
+def _default_out(args: argparse.Namespace) -> Path:
+    name = args.root.resolve().name
+    return _RESULTS / (name if args.preset == "default" else f"{name}-{args.preset}")
 
 
 def _threshold(args: argparse.Namespace) -> int:

@@ -1,0 +1,140 @@
+"""Folders of results in; one page and one Markdown file that put the runs side by side out.
+
+Means are over the categories that all runs have, so that none gains by leaving a hard one out. Knows nothing about how
+figures were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fbft_calibration.benchmark_charts import line_chart
+from fbft_calibration.benchmark_page import heading, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark_result import CategoryResult, Run, read_run
+from fbft_calibration.benchmark_tables import COLUMNS, NOT_THERE, Column, Row, html_table, markdown_table
+from fbft_edge.errors import ArgumentError
+
+PAGE = "comparison.html"
+MARKDOWN = "comparison.md"
+_DRAWN_PERCENT = (30, 5)
+
+
+def compare_runs(folders: Sequence[Path], out: Path, console: Console) -> None:
+    """Read results and write `comparison.html` and `comparison.md`.
+
+    Args:
+        folders: Of results, one per run.
+        out: Made if it does not exist.
+        console: Told where it is.
+
+    Raises:
+        ArgumentError: A folder holds no results, or the runs have no category in common.
+    """
+    runs = _named_apart([read_run(folder) for folder in folders])
+    shared = shared_categories(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKDOWN).write_text("\n\n".join(_markdown(runs, shared)) + "\n", encoding="utf-8")
+    write_page(out / PAGE, "Runs side by side", _page(runs, shared))
+    console.print(f"open {out / PAGE}", style="bold green", markup=False)
+
+
+def shared_categories(runs: Sequence[Run]) -> list[str]:
+    """Names of the categories that every run has.
+
+    Raises:
+        ArgumentError: There is none.
+    """
+    names = [{result.category for result in run.results} for run in runs]
+    shared = sorted(set.intersection(*names))
+    if not shared:
+        held = "; ".join(f"{run.name}: {', '.join(sorted(own))}" for run, own in zip(runs, names, strict=True))
+        raise ArgumentError(f"the runs have no category in common ({held}); measure one with all of them")
+    return shared
+
+
+def cautions(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
+    """A line for whatever keeps figures from being comparable."""
+    lines = []
+    for name in shared:
+        results = [_result(run, name) for run in runs]
+        if len({result.data_sha256 for result in results}) > 1:
+            lines.append(f"{name} was not measured on the same files in all runs")
+        if len({str(result.provenance["machine"]) for result in results}) > 1:
+            lines.append(f"{name} was not measured on the same machine in all runs; seconds do not compare")
+    return lines
+
+
+def _named_apart(runs: Sequence[Run]) -> list[Run]:
+    """Runs under the names of their folders; where two are equal, with the folder above."""
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return list(runs)
+    longer = [Run("/".join(run.folder.resolve().parts[-2:]), run.folder, run.results) for run in runs]
+    if len({run.name for run in longer}) < len(longer):
+        raise ArgumentError(f"the same folder of results is named twice among {', '.join(names)}; name each once")
+    return longer
+
+
+def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+    """HTML, part by part."""
+    yield paragraph(f"Means over the shared categories: {', '.join(shared)}.", "lead")
+    yield from (paragraph(line, "caution") for line in cautions(runs, shared))
+    yield html_table(("run", *(column.heading for column in COLUMNS)), *_means(runs, shared))
+    yield side_by_side(*(_drawing(runs, shared, percent) for percent in _DRAWN_PERCENT))
+    for column in COLUMNS:
+        yield heading(column.heading, 3)
+        yield html_table(("category", *(run.name for run in runs)), _per_category(runs, column))
+
+
+def _markdown(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+    """Markdown, part by part."""
+    yield "# Runs side by side"
+    yield f"Means over the shared categories: {', '.join(shared)}."
+    yield from cautions(runs, shared)
+    yield markdown_table(("run", *(column.heading for column in COLUMNS)), *_means(runs, shared))
+    for column in COLUMNS:
+        yield f"## {column.heading}"
+        yield markdown_table(("category", *(run.name for run in runs)), _per_category(runs, column))
+
+
+def _means(runs: Sequence[Run], shared: Sequence[str]) -> tuple[list[Row], list[str | None]]:
+    """A row per run, and the best text of each column."""
+    means = [[column.mean([_result(run, name) for name in shared]) for column in COLUMNS] for run in runs]
+    rows: list[Row] = [
+        (run.name, *(column.text(value) for column, value in zip(COLUMNS, values, strict=True)))
+        for run, values in zip(runs, means, strict=True)
+    ]
+    best = [column.best([values[index] for values in means]) for index, column in enumerate(COLUMNS)]
+    return rows, [None, *best]
+
+
+def _per_category(runs: Sequence[Run], column: Column) -> list[Row]:
+    names = sorted({result.category for run in runs for result in run.results})
+    return [
+        (name, *(column.text(column.value(found)) if (found := _found(run, name)) else NOT_THERE for run in runs))
+        for name in names
+    ]
+
+
+def _drawing(runs: Sequence[Run], shared: Sequence[str], percent: int) -> str:
+    lines = {run.name: [_mean_aupro(run, shared, index, percent) for index in range(4)] for run in runs}
+    title = f"AUPRO {percent} % by size of the defects: smallest quarter, half, three quarters, all"
+    return paragraph(title) + line_chart(title, ["Q1", "Q2", "Q3", "Q4"], lines)
+
+
+def _mean_aupro(run: Run, shared: Sequence[str], index: int, percent: int) -> float | None:
+    bins = [_result(run, name).figures["size_bins"] for name in shared]
+    values = [part[index][f"aupro_{percent}"] for part in bins if part]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _result(run: Run, name: str) -> CategoryResult:
+    return next(result for result in run.results if result.category == name)
+
+
+def _found(run: Run, name: str) -> CategoryResult | None:
+    return next((result for result in run.results if result.category == name), None)

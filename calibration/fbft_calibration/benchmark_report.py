@@ -1,0 +1,299 @@
+"""The results of one run in; `summary.json`, `summary.md` and a `report.html` with its pictures inside out.
+
+Pictures come first: what was missed, what looked wrong and was not, what stands out. Knows nothing about how figures
+were found.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import beta
+
+from fbft_calibration.benchmark_charts import bar_chart, line_chart
+from fbft_calibration.benchmark_page import heading, inline_jpeg, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark_pictures import PANELS
+from fbft_calibration.benchmark_result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
+from fbft_calibration.benchmark_tables import (
+    COLUMNS,
+    LIMITS_PERCENT,
+    RESULT_HEADINGS,
+    Row,
+    html_table,
+    markdown_table,
+    markdown_text,
+    result_rows,
+    shown,
+)
+from fbft_calibration.threshold import CONFIDENCE
+
+REPORT = "report.html"
+MARKDOWN = f"{SUMMARY}.md"
+
+_TYPE_HEADINGS = ("type", "images", "flagged", "image AUROC", "defects", "touched", "AUPRO 30 %", "AUPRO 5 %")
+_SIZE_HEADINGS = ("diameter of a defect", "defects", "touched", "images", "flagged", "false regions")
+_AUPRO_KINDS = {"aupro": "every threshold", "aupro_paper": "the paper's thresholds"}
+_LIMIT_HEADINGS = tuple(f"{percent} %" for percent in LIMITS_PERCENT)
+
+_LEGEND = '<p class="note"><b class="blue">Blue</b>: the true defect. <b class="amber">Amber</b>: what was marked.</p>'
+_GLOSSARY = (
+    ("AUROC", "chance that a defective image (or pixel) scores higher than a good one; 0.5 is guessing, 1 is perfect."),
+    ("F1 max, AP", "best balance of defects found against false alarms at any threshold; precision averaged over all."),
+    ("AUPRO 5 %", "mean share of each defect that is marked, large and small defects alike, averaged over thresholds "
+     "that wrongly mark at most 5 % of the good pixels."),
+    ("Q1 to Q4", "the smallest quarter of the defects, the smaller half, three quarters, all of them."),
+    ("rho", "robustness to size: mean AUPRO over Q1 to Q4, times how close Q1 and Q4 are."),
+    ("touched", "the mask at the calibrated threshold covers at least one pixel of the defect."),
+    ("false region", "a part of the mask that touches no defect."),
+    ("diameter", "of the disc with the defect's area."),
+    ("paper's thresholds", "99 ranks of the good pixels' scores: low at small limits, for comparing with the paper."),
+)  # fmt: skip
+
+
+def write_summary(run: Run, out: Path) -> None:
+    """Write `summary.json`, `summary.md` and `report.html`.
+
+    Args:
+        run: With at least one result; its pictures are files below its folder.
+        out: A folder that exists.
+    """
+    write_json(_summary(run), out / f"{SUMMARY}.json")
+    (out / MARKDOWN).write_text("\n\n".join(_markdown(run)) + "\n", encoding="utf-8")
+    write_page(out / REPORT, f"{run.results[0].dataset}: how well defects are found", _page(run))
+
+
+def in_words(result: CategoryResult) -> str:
+    """What the calibrated thresholds achieve, in two sentences."""
+    detected, defective = result.flagged(is_defective=True)
+    false_alarms, good = result.flagged(is_defective=False)
+    said, known = [], []
+    if defective:
+        located = sum(image.is_flagged and image.is_located is True for image in result.images)
+        said.append(f"{detected} of {defective} defective images were flagged, {located} of them at the defect,")
+        known.append(_range(detected, defective))
+    if good:
+        said.append(f"{false_alarms} of {good} good ones raised a false alarm")
+        known.append(_range(false_alarms, good))
+    return (
+        f"{' and '.join(said)}; with {CONFIDENCE:.0%} confidence, that is {' and '.join(known)} in the long run. "
+        f"{_marked(result.figures['thresholds'])}"
+    )
+
+
+def _range(part: int, whole: int) -> str:
+    """What the true share may be, by Clopper and Pearson."""
+    tail = (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, part, whole - part + 1)) if part else 0.0
+    high = float(beta.ppf(1 - tail, part + 1, whole - part)) if part < whole else 1.0
+    return f"{low:.0%} to {high:.0%}"
+
+
+def _marked(figures: Mapping[str, Any]) -> str:
+    count, found = figures["components"], figures["components_found"]
+    if not count:
+        return "No true masks, so nothing is known about the size of defects."
+    beyond = f"{figures['false_regions']} marked regions touch no defect"
+    if found == count:
+        smallest = _length(figures["smallest_found_px"], figures["smallest_found_mm"])
+        return f"Every one of the {count} defects was marked, the smallest {smallest} across; {beyond}."
+    largest = _length(figures["largest_missed_px"], figures["largest_missed_mm"])
+    return f"{found} of {count} defects were marked, the largest that was not is {largest} across; {beyond}."
+
+
+def _length(length_px: float, length_mm: float | None) -> str:
+    return f"{length_px:.0f} px" + (f" ({length_mm:.3g} mm)" if length_mm is not None else "")
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    return {
+        "schema": f"{SCHEMA}.{SUMMARY}",
+        "dataset": run.results[0].dataset,
+        "settings": dict(run.results[0].settings),
+        "categories": {result.category: _key_figures(result) for result in run.results},
+        "mean": {column.name: column.mean(run.results) for column in COLUMNS},
+        "problems": {result.category: list(result.problems) for result in run.results},
+    }
+
+
+def _key_figures(result: CategoryResult) -> dict[str, float | None]:
+    thresholds = result.figures["thresholds"]
+    counts = ("defective_images", "detected", "nominal_images", "false_alarms", "components", "components_found")
+    return {column.name: column.value(result) for column in COLUMNS} | {name: thresholds[name] for name in counts}
+
+
+def _page(run: Run) -> Iterator[str]:
+    """HTML, part by part."""
+    is_alone = len(run.results) == 1
+    if is_alone:
+        yield paragraph(in_words(run.results[0]), "lead")
+    yield html_table(RESULT_HEADINGS, result_rows(run.results))
+    yield paragraph(_conditions(run.results[0]), "note")
+    for result in run.results:
+        yield from _category(result, run.folder, is_alone=is_alone)
+    yield heading("Words", 2)
+    terms = "".join(f"<tr><th>{html.escape(term)}<td>{html.escape(meaning)}" for term, meaning in _GLOSSARY)
+    yield f"<table>{terms}</table>"
+
+
+def _conditions(result: CategoryResult) -> str:
+    """On what all of this was measured, in a sentence."""
+    machine, versions = result.provenance["machine"], result.provenance["versions"]
+    commit = f" ({result.provenance['commit']})" if result.provenance["commit"] else ""
+    return (
+        "Original resolution; thresholds as calibrated on held-out good images. Measured with fbft-edge "
+        f"{versions['fbft-edge']}{commit}, OpenVINO {versions['openvino']} in {result.bundle['precision']}, on "
+        f"{machine['cores']} cores of {machine['cpu']}, {result.provenance['created'][:10]}."
+    )
+
+
+def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterator[str]:
+    yield heading(result.category, 2)
+    if not is_alone:
+        yield paragraph(in_words(result), "lead")
+    yield from _problems(result)
+    yield from _picture_parts(result.pictures, folder)
+    yield heading("How small a defect is found", 3)
+    yield side_by_side(*_drawings(result))
+    yield html_table(_SIZE_HEADINGS, _size_rows(result))
+    if result.figures["types"]:
+        yield heading("By type of defect", 3)
+        yield html_table(_TYPE_HEADINGS, _type_rows(result))
+    yield heading("AUPRO at each limit of wrongly marked pixels", 3)
+    tables = [html_table((words, *_LIMIT_HEADINGS), _aupro_rows(result, kind)) for kind, words in _AUPRO_KINDS.items()]
+    yield side_by_side(*tables)
+    yield heading("Facts", 3)
+    facts = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in _facts(result))
+    yield f"<table>{facts}</table>"
+
+
+def _problems(result: CategoryResult) -> Iterator[str]:
+    for line in result.problems:
+        yield paragraph(line, "caution")
+
+
+def _picture_parts(pictures: Sequence[Picture], folder: Path) -> Iterator[str]:
+    yield _LEGEND
+    panels = "".join(f"<span>{html.escape(panel)}</span>" for panel in PANELS)
+    for group, members in groupby(pictures, key=lambda picture: picture.group):
+        yield heading(group, 3)
+        yield f'<div class="panels">{panels}</div>'
+        for picture in members:
+            yield f"<figure>{inline_jpeg(folder / picture.file)}<figcaption>{html.escape(picture.caption)}</figure>"
+
+
+def _drawings(result: CategoryResult) -> tuple[str, str]:
+    sizes = result.figures["thresholds"]["sizes"]
+    bars = {_size_tick(size): (size["components_found"], size["components"]) for size in sizes if size["components"]}
+    bins = result.figures["size_bins"]
+    ticks = [f"{part['name']}\nto {part['largest_area_px']:.0f} px²" for part in bins]
+    lines = {f"{percent} %": [part[f"aupro_{percent}"] for part in bins] for percent in LIMITS_PERCENT}
+    return (
+        paragraph("Defects touched by the mask, by diameter in px")
+        + bar_chart("Share of defects that the mask touches, by diameter", bars),
+        paragraph("AUPRO over the smallest quarter of the defects, half, three quarters, all")
+        + line_chart("AUPRO over the size of defects, a line per limit", ticks, lines),
+    )
+
+
+def _size_tick(size: Mapping[str, Any]) -> str:
+    """`64-128`, below it the same in millimetres."""
+    units = [("px", ""), *([("mm", " mm")] if size["from_mm"] is not None else [])]
+    return "\n".join(_span(size[f"from_{unit}"], size[f"to_{unit}"]) + suffix for unit, suffix in units)
+
+
+def _span(start: float, end: float | None) -> str:
+    return f"{start:.3g}+" if end is None else f"{start:.3g}-{end:.3g}"
+
+
+def _size_range(size: Mapping[str, Any]) -> str:
+    text = _from_to(size["from_px"], size["to_px"], "px")
+    return text if size["from_mm"] is None else f"{text}, {_from_to(size['from_mm'], size['to_mm'], 'mm')}"
+
+
+def _from_to(start: float, end: float | None, unit: str) -> str:
+    if end is None:
+        return f"from {start:.3g} {unit}"
+    return f"{start:.3g} to {end:.3g} {unit}" if start else f"below {end:.3g} {unit}"
+
+
+def _size_rows(result: CategoryResult) -> list[Row]:
+    counts = ("components", "components_found", "images", "images_found", "false_regions")
+    return [
+        (_size_range(size), *(str(size[count]) for count in counts))
+        for size in result.figures["thresholds"]["sizes"]
+        if any(size[count] for count in counts)
+    ]
+
+
+def _type_rows(result: CategoryResult) -> list[Row]:
+    return [
+        (
+            *(kind["defect_type"], str(kind["images"]), str(kind["detected"]), shown(kind["image_auroc"])),
+            *(str(kind["components"]), str(kind["components_found"]), shown(kind["aupro_30"]), shown(kind["aupro_5"])),
+        )
+        for kind in result.figures["types"]
+    ]
+
+
+def _aupro_rows(result: CategoryResult, kind: str) -> list[Row]:
+    """AUPRO of all defects and of each size bin, and rho; `kind` is `aupro` or `aupro_paper`."""
+    figures = result.figures
+    parts = [("all defects", figures)]
+    parts += [(f"{part['name']}, to {part['largest_area_px']:.0f} px²", part) for part in figures["size_bins"]]
+    rows: list[Row] = [
+        (name, *(shown(part[f"{kind}_{percent}"]) for percent in LIMITS_PERCENT)) for name, part in parts
+    ]
+    rho = kind.replace("aupro", "rho")
+    return [*rows, ("rho", *(shown(figures[f"{rho}_{percent}"]) for percent in LIMITS_PERCENT))]
+
+
+def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
+    bundle, seconds, counts = result.bundle, result.seconds, result.counts
+    tile, teacher, thresholds = bundle["tile"], bundle["teacher"], bundle["thresholds"]
+    yield "fitted on", f"{bundle['fitted_on']} of {counts['nominal']} good images"
+    yield (
+        "thresholds",
+        f"from {thresholds['num_images']} held-out good images, expected false-alarm rate "
+        f"{thresholds['supported_rate']:.1%} (asked for: {thresholds['requested_rate']:.1%})",
+    )
+    yield "teacher", f"{teacher['name']}, blocks {teacher['blocks'][0]} and {teacher['blocks'][1]}"
+    yield "frames (height x width)", ", ".join(f"{h}x{w}" for h, w in bundle["frame_sizes"]) or "many sizes"
+    yield "tiles", f"{tile['tile_px']} px, overlap {tile['overlap_patches']} patches, scale {tile['scale']:.4g}"
+    yield "time", f"{shown(seconds['image_median'], '.3f')} s an image (median), fitted in {seconds['fit']:.0f} s"
+    yield (
+        "precision of the figures",
+        f"pixel figures within {result.figures['quantisation_error']:.1e} of the exact ones",
+    )
+    yield "layout", result.layout
+    yield "settings", _settings_in_words(result.settings)
+
+
+def _settings_in_words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in flat_settings(settings).items()
+        if value is not None
+    )
+
+
+def _markdown(run: Run) -> Iterator[str]:
+    """Markdown, part by part."""
+    yield f"# {markdown_text(run.results[0].dataset)}: how well defects are found"
+    yield markdown_table(RESULT_HEADINGS, result_rows(run.results))
+    yield markdown_text(_conditions(run.results[0]))
+    for result in run.results:
+        yield f"## {markdown_text(result.category)}"
+        yield markdown_text(in_words(result))
+        yield from (f"- {markdown_text(line)}" for line in result.problems)
+        for picture in result.pictures:
+            caption = markdown_text(f"{picture.group}: {picture.caption}")
+            yield f"![{caption}](<{picture.file}>)\n\n{caption}"
+        yield markdown_table(_SIZE_HEADINGS, _size_rows(result))
+        if result.figures["types"]:
+            yield markdown_table(_TYPE_HEADINGS, _type_rows(result))
+        for kind, words in _AUPRO_KINDS.items():
+            yield markdown_table((f"AUPRO, {words}", *_LIMIT_HEADINGS), _aupro_rows(result, kind))

@@ -1,0 +1,145 @@
+"""Which figures of a result stand in tables, and tables of text as HTML and Markdown.
+
+Knows nothing about pages.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fbft_calibration.benchmark_result import CategoryResult
+
+LIMITS_PERCENT = (30, 10, 5, 1)
+NOT_THERE = "-"
+
+Row = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One figure of a category.
+
+    Attributes:
+        name: In `summary.json`.
+        heading: Above the column.
+        value: None where the figure does not exist.
+        form: Of the number.
+        is_best_low: Seconds rather than shares.
+    """
+
+    name: str
+    heading: str
+    value: Callable[[CategoryResult], float | None]
+    form: str = ".4f"
+    is_best_low: bool = False
+
+    def mean(self, results: Sequence[CategoryResult]) -> float | None:
+        """Over results; None unless all of them have the figure."""
+        values = [value for result in results if (value := self.value(result)) is not None]
+        return statistics.fmean(values) if values and len(values) == len(results) else None
+
+    def text(self, value: float | None) -> str:
+        """A value of this column."""
+        return shown(value, self.form)
+
+    def best(self, values: Sequence[float | None]) -> str | None:
+        """The text of the best of several values; None where they do not differ."""
+        known = [value for value in values if value is not None]
+        if len({self.text(value) for value in known}) < 2:
+            return None
+        return self.text(min(known) if self.is_best_low else max(known))
+
+
+def _column(name: str, heading: str) -> Column:
+    def value(result: CategoryResult) -> float | None:
+        found: float | None = result.figures.get(name)
+        return found
+
+    return Column(name, heading, value)
+
+
+COLUMNS = (
+    _column("image_auroc", "image AUROC"),
+    _column("image_f1_max", "image F1 max"),
+    _column("pixel_auroc", "pixel AUROC"),
+    _column("pixel_ap", "pixel AP"),
+    _column("pixel_f1_max", "pixel F1 max"),
+    _column("aupro_30", "AUPRO 30 %"),
+    _column("aupro_5", "AUPRO 5 %"),
+    _column("rho_5", "rho 5 %"),
+    Column("image_median_s", "s per image", lambda result: result.seconds.get("image_median"), ".3f", is_best_low=True),
+)
+
+
+def shown(value: float | None, form: str = ".4f") -> str:
+    """A number, or the sign for none."""
+    return NOT_THERE if value is None else format(value, form)
+
+
+RESULT_HEADINGS = ("category", "flagged", "false alarms", "defects touched", *(column.heading for column in COLUMNS))
+
+
+def result_rows(results: Sequence[CategoryResult]) -> list[Row]:
+    """One row per category under `RESULT_HEADINGS`, and their mean where there are several."""
+    rows: list[Row] = [
+        (result.category, *_flagged([result]), *(column.text(column.value(result)) for column in COLUMNS))
+        for result in results
+    ]
+    if len(results) > 1:
+        rows.append(("mean", *_flagged(results), *(column.text(column.mean(results)) for column in COLUMNS)))
+    return rows
+
+
+def _flagged(results: Sequence[CategoryResult]) -> tuple[str, str, str]:
+    """Defective and nominal images that were flagged, defects that were touched, of all there are."""
+    thresholds = [result.figures["thresholds"] for result in results]
+    return (
+        _of([result.flagged(is_defective=True) for result in results]),
+        _of([result.flagged(is_defective=False) for result in results]),
+        _of([(figures["components_found"], figures["components"]) for figures in thresholds]),
+    )
+
+
+def _of(counts: Sequence[tuple[int, int]]) -> str:
+    return f"{sum(part for part, _ in counts)} of {sum(whole for _, whole in counts)}"
+
+
+def html_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None] = ()) -> str:
+    """A table whose columns after the first are numbers.
+
+    Args:
+        headings: Of the columns.
+        rows: Text; special characters are shown as they are.
+        best: By column, the text that is set in bold.
+    """
+    wanted = best or [None] * len(headings)
+    head = "".join(f"<th{_kind(i)}>{html.escape(heading)}" for i, heading in enumerate(headings))
+    body = "".join("<tr>" + "".join(_cell(i, cell, cell == wanted[i]) for i, cell in enumerate(row)) for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def markdown_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None] = ()) -> str:
+    """The same in Markdown."""
+    wanted = best or [None] * len(headings)
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
+    for row in rows:
+        cells = [markdown_text(cell) for cell in row]
+        lines.append([f"**{cell}**" if row[i] == wanted[i] else cell for i, cell in enumerate(cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in text).replace("\n", " ")
+
+
+def _kind(index: int) -> str:
+    return ' class="n"' if index else ""
+
+
+def _cell(index: int, text: str, is_best: bool) -> str:
+    kinds = " ".join([*(["n"] if index else []), *(["best"] if is_best else [])])
+    return f'<td class="{kinds}">{html.escape(text)}' if kinds else f"<td>{html.escape(text)}"

@@ -1,0 +1,221 @@
+"""`fbft-calibrate benchmark` measures what can be measured, says what cannot, and does nothing twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fbft_calibration.benchmark import BenchmarkSettings, measure, paper_settings
+from fbft_calibration.benchmark_pictures import Album
+from fbft_calibration.benchmark_result import read_result, source_commit
+from fbft_calibration.bundling import BundleSettings
+from fbft_calibration.cli import main, parsed
+from fbft_calibration.layouts import categories
+from fbft_calibration.metrics import CategoryFigures
+from fbft_edge.bundle import open_bundle
+from fbft_edge.frame import Detection, Float32, Uint8
+from fbft_edge.images import write_image
+from fbft_edge.scoring import image_score
+from fbft_edge.synthetic import render_part
+
+FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2"]
+AGAIN = ["--category", "parts", "--pixel-size-mm", "0.05", *FAST]
+WRONG = {
+    "no data set": [],
+    "missing folder": ["{tmp}/missing"],
+    "folder that is no data set": ["{tmp}"],
+    "unknown category": ["{data}", "--category", "cups"],
+    "pixel size 0": ["{data}", "--pixel-size-mm", "0"],
+    "pixel size nan": ["{data}", "--pixel-size-mm", "nan"],
+    "steps 0": ["{data}", "--steps", "0"],
+    "comparison of nothing": ["--compare", "{tmp}"],
+}
+
+
+def copied(benchmarked: Path, tmp_path: Path) -> Path:
+    shutil.copytree(benchmarked, tmp_path / "first")
+    return tmp_path / "first"
+
+
+def run(root: Path, out: Path, options: list[str] = AGAIN) -> int:
+    return main(["benchmark", str(root), "--out", str(out), *options])
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_be_measured_ends_with_status_2_and_one_line(
+    what: str, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [part.format(data=part_dataset, tmp=tmp_path) for part in WRONG[what]]
+    status = main(["benchmark", *given, "--out", str(tmp_path / "out")])
+    assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_a_list_of_categories_says_what_each_holds(part_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["benchmark", str(part_dataset), "--list"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "parts" in line)
+    assert row.replace("│", " ").split() == ["parts", "mvtec-ad", "12", "4", "4", "3"]
+
+
+def test_a_category_leaves_its_result_its_bundle_and_a_summary(benchmarked: Path) -> None:
+    assert {path.name for path in benchmarked.iterdir()} == {
+        *("parts", "parts.json", "report.html", "summary.json", "summary.md")
+    }
+
+
+def test_the_bundle_of_a_category_is_whole(benchmarked: Path) -> None:
+    result = read_result(benchmarked / "parts.json")
+    assert open_bundle(benchmarked / "parts/parts.fbft").sha256 == result.bundle["sha256"]
+
+
+@pytest.mark.parametrize("about", ["torn.png", "2.png", "3_mask.png"])
+def test_every_file_that_does_not_serve_gets_one_line(benchmarked: Path, about: str) -> None:
+    problems = read_result(benchmarked / "parts.json").problems
+    assert [about in line for line in problems].count(True) == 1
+
+
+def test_a_result_never_says_where_the_data_lie(benchmarked: Path, part_dataset: Path) -> None:
+    assert str(part_dataset) not in (benchmarked / "parts.json").read_text(encoding="utf-8")
+
+
+def test_every_readable_test_image_is_in_the_result(benchmarked: Path) -> None:
+    files = [image.file for image in read_result(benchmarked / "parts.json").images]
+    assert files == [
+        *(f"parts/test/good/{i}.png" for i in range(3)),
+        *(f"parts/test/pit/{i}.png" for i in (0, 1)),
+        *(f"parts/test/scratch/{i}.png" for i in (2, 3)),
+    ]
+
+
+def test_lengths_in_millimetres_are_those_in_pixels_times_the_pixel_size(benchmarked: Path) -> None:
+    sizes = read_result(benchmarked / "parts.json").figures["thresholds"]["sizes"]
+    assert [size["from_mm"] for size in sizes] == pytest.approx([0.05 * size["from_px"] for size in sizes])
+
+
+def test_a_result_holds_nothing_that_is_not_a_number(benchmarked: Path) -> None:
+    def refuse(text: str) -> Any:
+        raise ValueError(text)
+
+    assert json.loads((benchmarked / "parts.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def figures_of(root: Path, without: str = "nothing") -> CategoryFigures:
+    """Of `parts`, where brightness is the anomaly; test images whose path has `without` in it are left out."""
+    parts = next(category for category in categories(root) if category.name == "parts")
+    kept = dataclasses.replace(parts, tests=tuple(test for test in parts.tests if without not in str(test.path)))
+    return measure(kept, root, brightness, Album(0.5), None, Console(quiet=True)).figures
+
+
+def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
+    anomaly_map = np.asarray(pixels.mean(axis=2) / 255, np.float32)
+    return Detection(image_score(anomaly_map), float(anomaly_map.max()), anomaly_map > 0.8, (), True), anomaly_map
+
+
+def test_a_corrupt_image_changes_no_figure(part_dataset: Path) -> None:
+    assert figures_of(part_dataset) == figures_of(part_dataset, without="torn.png")
+
+
+def test_images_whose_masks_do_not_serve_change_no_pixel_figure(part_dataset: Path) -> None:
+    every, sound = figures_of(part_dataset), figures_of(part_dataset, without="scratch")
+    assert (every.pixel_auroc, every.aupro, every.images_without_truth) == (sound.pixel_auroc, sound.aupro, 2)
+
+
+def test_a_finished_category_is_kept(benchmarked: Path, part_dataset: Path, tmp_path: Path) -> None:
+    out = copied(benchmarked, tmp_path)
+    before = (out / "parts.json").stat().st_mtime_ns
+    assert (run(part_dataset, out), (out / "parts.json").stat().st_mtime_ns) == (0, before)
+
+
+def test_an_interrupted_category_goes_on_with_its_complete_bundle(
+    benchmarked: Path, part_dataset: Path, tmp_path: Path
+) -> None:
+    out = copied(benchmarked, tmp_path)
+    (out / "parts.json").unlink()
+    run(part_dataset, out)
+    first, second = read_result(benchmarked / "parts.json"), read_result(out / "parts.json")
+    assert (second.bundle["sha256"], second.figures) == (first.bundle["sha256"], first.figures)
+
+
+def test_a_bundle_that_was_not_completed_is_fitted_again(benchmarked: Path, part_dataset: Path, tmp_path: Path) -> None:
+    out = copied(benchmarked, tmp_path)
+    (out / "parts.json").unlink()
+    (out / "parts/parts.fbft/model.onnx").write_bytes(b"half of it")
+    status = run(part_dataset, out)
+    assert (status, read_result(out / "parts.json").bundle["sha256"]) == (
+        0,
+        open_bundle(out / "parts/parts.fbft").sha256,
+    )
+
+
+def test_other_settings_never_overwrite_results(
+    benchmarked: Path, part_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (benchmarked / "parts.json").read_bytes()
+    status = run(part_dataset, benchmarked, [*AGAIN, "--seed", "1"])
+    assert (status, capsys.readouterr().err.count("\n"), (benchmarked / "parts.json").read_bytes()) == (2, 1, before)
+
+
+def test_another_pixel_size_measures_again_with_the_same_bundle(
+    benchmarked: Path, part_dataset: Path, tmp_path: Path
+) -> None:
+    out = copied(benchmarked, tmp_path)
+    run(part_dataset, out, ["--category", "parts", *FAST])
+    result = read_result(out / "parts.json")
+    first = read_result(benchmarked / "parts.json")
+    assert (result.settings["pixel_size_mm"], result.bundle["sha256"]) == (None, first.bundle["sha256"])
+
+
+def test_changed_test_images_are_measured_again(benchmarked: Path, part_dataset: Path, tmp_path: Path) -> None:
+    out, data = copied(benchmarked, tmp_path), tmp_path / part_dataset.name
+    shutil.copytree(part_dataset, data)
+    write_image(data / "parts/test/good/new.png", render_part(700, 140, 182).pixels)
+    run(data, out)
+    assert "parts/test/good/new.png" in [image.file for image in read_result(out / "parts.json").images]
+
+
+def test_a_category_that_cannot_be_measured_does_not_keep_the_others_from_it(
+    benchmarked: Path, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = copied(benchmarked, tmp_path)
+    (out / "parts.json").unlink()
+    status = run(part_dataset, out, ["--pixel-size-mm", "0.05", *FAST])
+    error = capsys.readouterr().err
+    assert (status, "1 of 2 categories" in error, (out / "parts.json").is_file()) == (2, True, True)
+
+
+def test_the_paper_preset_passes_fifty_times_over_the_fitted_images() -> None:
+    settings = paper_settings(BundleSettings(held_out=0.25), None, None).for_images(100)
+    assert (settings.students.steps, settings.students.learning_rate) == (50 * math.ceil(75 / 4), 1e-3)
+
+
+def test_without_epochs_a_bundle_is_made_as_told() -> None:
+    bundle = BundleSettings(scale="0.5")
+    assert BenchmarkSettings(bundle).for_images(100) == bundle
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "wins"),
+    [
+        ([], "teacher", "dinov2-base-reg"),
+        (["--teacher", "dinov2-small-offline"], "teacher", "dinov2-small-offline"),
+        ([], "scale", "1036px"),
+        (["--scale", "1"], "scale", "1"),
+        ([], "steps", None),
+        (["--steps", "600"], "steps", 600),
+    ],
+    ids=str,
+)
+def test_what_is_given_wins_over_the_preset(option: list[str], name: str, wins: Any) -> None:
+    assert vars(parsed(["benchmark", "data", *option, "--preset", "paper"]))[name] == wins
+
+
+def test_a_file_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / "module.py").touch()
+    assert source_commit(tmp_path / "module.py") is None

@@ -1,0 +1,112 @@
+"""Runs are put side by side over the categories they share, the best figure of each column in bold."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fbft_calibration.benchmark_comparison import MARKDOWN, PAGE, cautions, shared_categories
+from fbft_calibration.benchmark_result import Run, write_result
+from fbft_calibration.benchmark_tables import COLUMNS, html_table, markdown_table, markdown_text
+from fbft_calibration.cli import main
+
+
+@pytest.fixture
+def better(bright_run: Run, tmp_path: Path) -> Path:
+    """The results of a run that finds more, and has one category that the other run lacks."""
+    folder = tmp_path / "better"
+    shutil.copytree(bright_run.folder, folder)
+    result = bright_run.results[0]
+    figures = {**result.figures, "aupro_5": 0.9999}
+    write_result(dataclasses.replace(result, figures=figures), folder / "parts.json")
+    write_result(dataclasses.replace(result, category="extra"), folder / "extra.json")
+    return folder
+
+
+@pytest.fixture
+def compared(bright_run: Run, better: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "out"
+    assert main(["benchmark", "--compare", str(bright_run.folder), str(better), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_best_figure_of_a_column_is_bold(compared: Path) -> None:
+    rows = (compared / MARKDOWN).read_text(encoding="utf-8").splitlines()
+    assert next(row for row in rows if row.startswith("| better |")).count("**0.9999**") == 1
+
+
+def test_only_shared_categories_count_for_the_means(compared: Path) -> None:
+    assert "Means over the shared categories: parts." in (compared / MARKDOWN).read_text(encoding="utf-8")
+
+
+def test_a_category_that_a_run_lacks_is_shown_without_a_figure(compared: Path) -> None:
+    rows = (compared / MARKDOWN).read_text(encoding="utf-8").splitlines()
+    assert [row.split(" | ")[1] for row in rows if row.startswith("| extra |")] == ["-"] * len(COLUMNS)
+
+
+def test_every_run_is_a_line_in_every_drawing(compared: Path) -> None:
+    assert (compared / PAGE).read_text(encoding="utf-8").count("<polyline") == 2 * 2
+
+
+def test_the_same_folder_twice_ends_with_status_2_and_one_line(
+    bright_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["benchmark", "--compare", *[str(bright_run.folder)] * 2, "--out", str(tmp_path)])
+    assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_runs_of_equal_names_are_told_apart_by_the_folder_above(bright_run: Run, tmp_path: Path) -> None:
+    for above in ("today", "yesterday"):
+        shutil.copytree(bright_run.folder, tmp_path / above / "run")
+    main(
+        ["benchmark", "--compare", *(str(tmp_path / a / "run") for a in ("today", "yesterday")), "--out", str(tmp_path)]
+    )
+    assert "| yesterday/run |" in (tmp_path / MARKDOWN).read_text(encoding="utf-8").replace("\\", "")
+
+
+def test_runs_without_a_common_category_are_refused(bright_run: Run, tmp_path: Path) -> None:
+    write_result(dataclasses.replace(bright_run.results[0], category="extra"), tmp_path / "extra.json")
+    assert main(["benchmark", "--compare", str(bright_run.folder), str(tmp_path), "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"data_sha256": "0"}, "same files"), ({"provenance": {"machine": "another"}}, "same machine")],
+)
+def test_what_does_not_compare_is_said(bright_run: Run, change: dict[str, object], words: str) -> None:
+    other = dataclasses.replace(bright_run, results=(dataclasses.replace(bright_run.results[0], **change),))
+    assert [words in line for line in cautions([bright_run, other], shared_categories([bright_run, other]))] == [True]
+
+
+def test_equal_runs_need_no_caution(bright_run: Run) -> None:
+    assert cautions([bright_run, bright_run], ["parts"]) == []
+
+
+def test_fewer_seconds_are_better() -> None:
+    assert next(column for column in COLUMNS if column.name == "image_median_s").best([0.2, 0.1]) == "0.100"
+
+
+def test_where_all_are_equal_none_is_called_the_best() -> None:
+    assert COLUMNS[0].best([0.5, 0.50001]) is None
+
+
+def test_a_lone_figure_is_not_called_the_best() -> None:
+    assert COLUMNS[0].best([0.5, None]) is None
+
+
+def test_a_mean_needs_every_figure(bright_run: Run) -> None:
+    result = bright_run.results[0]
+    without = dataclasses.replace(result, figures={**result.figures, "image_auroc": None})
+    assert COLUMNS[0].mean([result, without]) is None
+
+
+@pytest.mark.parametrize("text", ["a|b", "<b>", "*x*", "[x](y)", "`x`"])
+def test_markdown_signs_in_text_are_escaped(text: str) -> None:
+    assert markdown_text(text) != text
+
+
+def test_tables_show_foreign_text_as_text() -> None:
+    assert "<b>" not in html_table(["a"], [["<b>"]]) + markdown_table(["a"], [["<b>"]])

@@ -1,0 +1,157 @@
+"""The report of a benchmark is one file that opens anywhere, says what holds, and shows foreign text as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fbft_calibration.benchmark_report import MARKDOWN, REPORT, in_words, write_summary
+from fbft_calibration.benchmark_result import Run, read_result, read_run, write_result
+from fbft_edge.errors import ArgumentError
+
+HOSTILE = "<script>alert('1')</script>&amp;|`*_</title>"
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(bright_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    write_summary(bright_run, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / REPORT).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def hostile(bright_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """The report of results in which every text is an attack."""
+    result = bright_run.results[0]
+    types = [{**kind, "defect_type": HOSTILE} for kind in result.figures["types"]]
+    attack = dataclasses.replace(
+        result,
+        category=HOSTILE,
+        dataset=HOSTILE,
+        layout=HOSTILE,
+        settings={HOSTILE: HOSTILE},
+        figures={**result.figures, "types": types},
+        pictures=tuple(dataclasses.replace(picture, caption=HOSTILE) for picture in result.pictures),
+        problems=(HOSTILE,),
+    )
+    out = tmp_path_factory.mktemp("hostile")
+    write_summary(dataclasses.replace(bright_run, results=(attack,)), out)
+    return Reader((out / REPORT).read_text(encoding="utf-8"))
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    assert [link[:40] for link in Reader(page).links if not link.startswith("data:image/jpeg;base64,")] == []
+
+
+@pytest.mark.parametrize("pattern", ["https?:", "url\\(", "@import", "<script", "<iframe", "<link"])
+def test_nothing_in_it_reaches_out(page: str, pattern: str) -> None:
+    assert re.findall(pattern, page) == []
+
+
+def test_every_picture_is_inside(page: str, bright_run: Run) -> None:
+    assert Reader(page).tags.count("img") == len(bright_run.results[0].pictures) > 0
+
+
+def test_pictures_come_before_curves_and_those_before_facts(page: str) -> None:
+    assert page.index("<img") < page.index("<polyline") < page.index("Facts")
+
+
+def test_every_problem_has_its_line(page: str, bright_run: Run) -> None:
+    text = Reader(page).text
+    assert [line for line in bright_run.results[0].problems if text.count(line) != 1] == []
+
+
+def test_every_type_has_its_row(page: str) -> None:
+    assert {"pit", "scratch"} <= set(re.findall(r"<td>(\w+)", page))
+
+
+def test_a_size_bin_is_a_point_on_every_line(page: str) -> None:
+    assert Reader(page).tags.count("circle") == 4 * 4
+
+
+def test_no_number_in_it_is_not_a_number(page: str) -> None:
+    assert re.findall(r'[ ",>](nan|inf|None)[ ",<]', re.sub('base64,[^"]*', "", page)) == []
+
+
+def test_foreign_text_never_becomes_a_tag(hostile: Reader, page: str) -> None:
+    assert set(hostile.tags) <= set(Reader(page).tags)
+
+
+def test_foreign_text_is_shown_as_it_is(hostile: Reader) -> None:
+    assert hostile.text.count(HOSTILE) >= 8
+
+
+def test_every_picture_of_the_markdown_is_a_file(folder: Path, bright_run: Run) -> None:
+    files = re.findall(r"!\[.*\]\(<(.*)>\)", (folder / MARKDOWN).read_text(encoding="utf-8"))
+    assert [(bright_run.folder / file).is_file() for file in files] == [True] * len(bright_run.results[0].pictures)
+
+
+def test_rows_of_a_markdown_table_are_as_long_as_its_head(folder: Path) -> None:
+    blocks = (folder / MARKDOWN).read_text(encoding="utf-8").split("\n\n")
+    lengths = [{line.count("|") for line in block.splitlines()} for block in blocks if block.startswith("|")]
+    assert [len(length) for length in lengths] == [1] * len(lengths)
+
+
+def test_the_summary_has_the_figures_of_the_results(folder: Path, bright_run: Run) -> None:
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["categories"]["parts"]["pixel_auroc"] == bright_run.results[0].figures["pixel_auroc"]
+
+
+def test_several_categories_have_a_mean(bright_run: Run, tmp_path: Path) -> None:
+    result = bright_run.results[0]
+    other = dataclasses.replace(result, category="other", figures={**result.figures, "image_auroc": 0.0})
+    write_summary(dataclasses.replace(bright_run, results=(result, other)), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["mean"]["image_auroc"] == result.figures["image_auroc"] / 2
+
+
+def test_words_name_what_was_flagged_and_the_pixel_size_in_millimetres(bright_run: Run) -> None:
+    assert re.search(
+        r"of 4 defective images .* of 3 good ones .* defects .* px \(.* mm\)", in_words(bright_run.results[0])
+    )
+
+
+def test_a_result_is_read_as_it_was_written(bright_run: Run, tmp_path: Path) -> None:
+    write_result(bright_run.results[0], tmp_path / "parts.json")
+    assert read_result(tmp_path / "parts.json").images == bright_run.results[0].images
+
+
+@pytest.mark.parametrize("contents", ["", "[]", "{}", '{"schema": "fbft.benchmark/1"}', '{"schema": "other"}'])
+def test_what_is_no_result_is_refused(tmp_path: Path, contents: str) -> None:
+    (tmp_path / "parts.json").write_text(contents, encoding="utf-8")
+    with pytest.raises(ArgumentError, match="not a benchmark result"):
+        read_result(tmp_path / "parts.json")
+
+
+def test_other_json_files_beside_results_do_no_harm(bright_run: Run, tmp_path: Path) -> None:
+    write_result(bright_run.results[0], tmp_path / "parts.json")
+    (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
+    assert [result.category for result in read_run(tmp_path).results] == ["parts"]
