@@ -19,7 +19,7 @@ from fbft_edge.extras import require_extra
 from fbft_edge.images import image_paths
 
 if TYPE_CHECKING:
-    from fbft_calibration.benchmark import BenchmarkSettings
+    from fbft_calibration.benchmark.run import BenchmarkSettings
     from fbft_calibration.bundling import BundleSettings
 
 _RESULTS = Path("benchmarks")
@@ -153,13 +153,13 @@ def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
 def _benchmark(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if args.compare:
-        from fbft_calibration.benchmark_comparison import compare_runs
+        from fbft_calibration.benchmark.comparison import compare_runs
 
         compare_runs(args.compare, args.out or _RESULTS / "comparison", console)
         return 0
     if args.root is None:
         raise ArgumentError("no data set to measure; name DATASET_ROOT, or folders of results after --compare")
-    from fbft_calibration.benchmark_plan import category_table, choose
+    from fbft_calibration.benchmark.plan import category_table, choose
     from fbft_calibration.layouts import categories
 
     found = categories(args.root)  # a typo is said before torch takes its seconds to load
@@ -168,14 +168,14 @@ def _benchmark(args: argparse.Namespace) -> int:
         return 0
     choose(found, args.category, args.root)
     settings = _benchmark_settings(args)
-    from fbft_calibration.benchmark import run_benchmark
+    from fbft_calibration.benchmark.run import run_benchmark
 
     run_benchmark(args.root, args.out or _default_out(args), settings, console, args.category)
     return 0
 
 
 def _benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
-    from fbft_calibration.benchmark import BenchmarkSettings, paper_settings
+    from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
 
     pixel_size_mm = args.pixel_size_mm
     if pixel_size_mm is not None and not (0 < pixel_size_mm < math.inf):

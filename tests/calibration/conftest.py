@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_calibration.benchmark_result import Run, provenance, write_result
+from fbft_calibration.benchmark.result import Run, provenance, write_result
 from fbft_calibration.cli import main
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.images import write_image
@@ -65,10 +65,10 @@ def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
 def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Results of the five-line detector on category `parts`, its pictures on disk; needs no fit."""
     pytest.importorskip("torch", reason="benchmarks need the extra calibration")
-    from fbft_calibration.benchmark import measure
-    from fbft_calibration.benchmark_pictures import Album
-    from fbft_calibration.benchmark_plan import counts, data_sha256
-    from fbft_calibration.benchmark_result import CategoryResult
+    from fbft_calibration.benchmark.pictures import Album
+    from fbft_calibration.benchmark.plan import counts, data_sha256
+    from fbft_calibration.benchmark.result import CategoryResult
+    from fbft_calibration.benchmark.run import measure
     from fbft_calibration.layouts import categories
 
     out = tmp_path_factory.mktemp("results") / "bright"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_calibration.benchmark import BenchmarkSettings, measure, paper_settings
-from fbft_calibration.benchmark_pictures import Album
-from fbft_calibration.benchmark_result import read_result, source_commit
+from fbft_calibration.benchmark.pictures import Album
+from fbft_calibration.benchmark.result import read_result, source_commit
+from fbft_calibration.benchmark.run import BenchmarkSettings, measure, paper_settings
 from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
 from fbft_calibration.layouts import categories

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fbft_calibration.benchmark_comparison import MARKDOWN, PAGE, cautions, shared_categories
-from fbft_calibration.benchmark_result import Run, write_result
-from fbft_calibration.benchmark_tables import COLUMNS, html_table, markdown_table, markdown_text
+from fbft_calibration.benchmark.comparison import MARKDOWN, PAGE, cautions, shared_categories
+from fbft_calibration.benchmark.result import Run, write_result
+from fbft_calibration.benchmark.tables import COLUMNS, html_table, markdown_table, markdown_text
 from fbft_calibration.cli import main
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fbft_calibration.benchmark_pictures import (
+from fbft_calibration.benchmark.pictures import (
     CLEAREST,
     HARDEST,
     PANELS,
@@ -16,7 +16,7 @@ from fbft_calibration.benchmark_pictures import (
     picture_strip,
     verdict_in_words,
 )
-from fbft_calibration.benchmark_result import InspectedImage
+from fbft_calibration.benchmark.result import InspectedImage
 from fbft_edge.frame import Bool, Detection, Float32, Uint8
 from fbft_edge.images import read_image
 from fbft_edge.scoring import find_regions

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fbft_calibration.benchmark_report import MARKDOWN, REPORT, in_words, write_summary
-from fbft_calibration.benchmark_result import Run, read_result, read_run, write_result
+from fbft_calibration.benchmark.report import MARKDOWN, REPORT, in_words, write_summary
+from fbft_calibration.benchmark.result import Run, read_result, read_run, write_result
 from fbft_edge.errors import ArgumentError
 
 HOSTILE = "<script>alert('1')</script>&amp;|`*_</title>"

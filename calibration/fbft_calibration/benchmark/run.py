@@ -21,10 +21,10 @@ from typing import Any
 
 from rich.console import Console
 
-from fbft_calibration.benchmark_pictures import Album
-from fbft_calibration.benchmark_plan import choose, counts, data_sha256, listing_sha256
-from fbft_calibration.benchmark_report import REPORT, in_words, write_summary
-from fbft_calibration.benchmark_result import (
+from fbft_calibration.benchmark.pictures import Album
+from fbft_calibration.benchmark.plan import choose, counts, data_sha256, listing_sha256
+from fbft_calibration.benchmark.report import REPORT, in_words, write_summary
+from fbft_calibration.benchmark.result import (
     CategoryResult,
     InspectedImage,
     finished,

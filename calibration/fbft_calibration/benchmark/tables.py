@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fbft_calibration.benchmark_result import CategoryResult
+from fbft_calibration.benchmark.result import CategoryResult
 
 LIMITS_PERCENT = (30, 10, 5, 1)
 NOT_THERE = "-"

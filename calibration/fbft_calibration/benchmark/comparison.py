@@ -11,10 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fbft_calibration.benchmark_charts import line_chart
-from fbft_calibration.benchmark_page import heading, paragraph, side_by_side, write_page
-from fbft_calibration.benchmark_result import CategoryResult, Run, read_run
-from fbft_calibration.benchmark_tables import COLUMNS, NOT_THERE, Column, Row, html_table, markdown_table
+from fbft_calibration.benchmark.charts import line_chart
+from fbft_calibration.benchmark.page import heading, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark.result import CategoryResult, Run, read_run
+from fbft_calibration.benchmark.tables import COLUMNS, NOT_THERE, Column, Row, html_table, markdown_table
 from fbft_edge.errors import ArgumentError
 
 PAGE = "comparison.html"

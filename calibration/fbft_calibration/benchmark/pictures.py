@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fbft_calibration.benchmark_result import InspectedImage, Picture
+from fbft_calibration.benchmark.result import InspectedImage, Picture
 from fbft_edge.frame import Bool, Detection, Float32, Region, Uint8
 from fbft_edge.images import write_image
 from fbft_edge.pictures import heat

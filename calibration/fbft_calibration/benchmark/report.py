@@ -14,11 +14,11 @@ from typing import Any
 
 from scipy.stats import beta
 
-from fbft_calibration.benchmark_charts import bar_chart, line_chart
-from fbft_calibration.benchmark_page import heading, inline_jpeg, paragraph, side_by_side, write_page
-from fbft_calibration.benchmark_pictures import PANELS
-from fbft_calibration.benchmark_result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
-from fbft_calibration.benchmark_tables import (
+from fbft_calibration.benchmark.charts import bar_chart, line_chart
+from fbft_calibration.benchmark.page import heading, inline_jpeg, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark.pictures import PANELS
+from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
+from fbft_calibration.benchmark.tables import (
     COLUMNS,
     LIMITS_PERCENT,
     RESULT_HEADINGS,
