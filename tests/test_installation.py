@@ -52,6 +52,11 @@ def test_the_header_schema_ships_with_the_wheel(base: Path, tmp_path: Path) -> N
     assert '"fbft.result/1"' in run(base, "python", "-c", code, cwd=tmp_path).stdout
 
 
+def test_the_kernels_ship_with_the_wheel(base: Path, tmp_path: Path) -> None:
+    code = "from fbft_edge.kernels import SOURCES, source_text; print(*map(source_text, SOURCES))"
+    assert run(base, "python", "-c", code, cwd=tmp_path).stdout.count('extern "C" __global__') >= 3
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "extra"),
     [
