@@ -137,9 +137,7 @@ class CudaDetector:
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
         """
-        frame = self._started(pixels)
-        frame.done.synchronize()
-        return frame.host["map"]
+        return self._finished(self._started(pixels)).host["map"]
 
     def close(self) -> None:
         """Give the device's memory and the context back."""
@@ -163,10 +161,14 @@ class CudaDetector:
             frame.download(self._stream)
         return frame
 
-    def _detection(self, frame: DeviceFrame) -> Detection:
+    def _finished(self, frame: DeviceFrame) -> DeviceFrame:
+        """The frame, once everything that it brings back is there: the one wait of a frame."""
         with self._current():
             frame.done.synchronize()
-        score, peak = (float(value) for value in frame.host["result"][:2])
+        return frame
+
+    def _detection(self, frame: DeviceFrame) -> Detection:
+        score, peak = (float(value) for value in self._finished(frame).host["result"])
         if not (np.isfinite(score) and np.isfinite(peak)):
             raise EngineError("the engine's map holds values that are not numbers; export again with --precision f32")
         mask, regions = self._mask_and_regions(frame, peak)
