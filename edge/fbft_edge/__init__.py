@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         FbftError,
         ImageError,
         MessageError,
+        PeerError,
         PublisherError,
         TeacherError,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "Frame",
     "ImageError",
     "MessageError",
+    "PeerError",
     "PublisherError",
     "Region",
     "Result",

@@ -188,11 +188,16 @@ def file_sha256(path: Path) -> str:
 
 def _read_manifest(path: Path) -> bytes:
     manifest = path / MANIFEST
-    if not manifest.is_file() or manifest.is_symlink():
-        raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit")
-    if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise BundleError(f"{manifest} has {manifest.stat().st_size} bytes, at most {_MAX_MANIFEST_BYTES} are read")
-    return manifest.read_bytes()
+    try:
+        if not manifest.is_file() or manifest.is_symlink():
+            raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit")
+        if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{manifest} has {manifest.stat().st_size} bytes, at most {_MAX_MANIFEST_BYTES} are read")
+        return manifest.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{manifest} cannot be read: {error.strerror}; check its permissions, or try again"
+        ) from error
 
 
 def _verify_file(path: Path, name: str, expected: str) -> None:

@@ -99,6 +99,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from fbft_edge.bundle import open_bundle
     from fbft_edge.cameras import open_camera
+    from fbft_edge.cameras.video import without_password
     from fbft_edge.console import summary_text
     from fbft_edge.detectors.selection import open_detector
     from fbft_edge.pipeline import Pipeline, Settings
@@ -109,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
     settings = Settings(args.fps, args.site, threshold, bundle.sha256, args.duration, args.preview)
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(contextlib.closing(open_camera(args.camera, args.camera_name)))
-        bundle.require_frame_size(*camera.size, f"camera {args.camera}")
+        bundle.require_frame_size(*camera.size, f"camera {without_password(args.camera)}")
         publisher = stack.enter_context(ResultPublisher(args.bind, insecure=args.insecure))
         opened = open_detector(bundle, *camera.size, camera.pixel_format, args.engine)
         detector = stack.enter_context(contextlib.closing(opened.detector))

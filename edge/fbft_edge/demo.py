@@ -41,6 +41,7 @@ _STEPS = 600
 _NUM_TEST_NOMINAL = 24
 _NUM_PER_SIZE = 8
 _MESSAGES_HZ = 10
+_MOST_SECONDS = 1e9  # what `run` takes
 _LINE_SEED = 100_000  # parts that are in no other set
 
 
@@ -112,11 +113,11 @@ def run_demo(out: Path, seconds: float, fresh: bool, console: Console) -> Path:
         The picture's path.
 
     Raises:
-        ArgumentError: `seconds` is not positive.
+        ArgumentError: `seconds` is not positive, or endless.
         BundleError: What fitting needs is not installed, or fitting failed.
         FbftError: Whatever else the user can act on.
     """
-    if not seconds > 0:
+    if not 0 < seconds <= _MOST_SECONDS:
         raise ArgumentError(f"--seconds {seconds:g} is no time to run; use some seconds, such as 15")
     bundle = out / "demo.fbft"
     parts = None if fresh else stamped_parts(out)
@@ -126,7 +127,7 @@ def run_demo(out: Path, seconds: float, fresh: bool, console: Console) -> Path:
         fit(out / "nominal", bundle)
         write_stamp(out, parts)
     else:
-        console.print(f"Using the parts and the bundle in {out} again; --fresh fits a new one.")
+        console.print(f"Using the parts and the bundle in {out} again; --fresh fits a new one.", markup=False)
     console.print(f"Running a line on a synthetic camera for {seconds:g} s")
     figures = line_figures(watch_line(bundle, seconds))
     inspect(bundle, [out / "test" / f"{part.name}.png" for part in parts], out / "inspection")

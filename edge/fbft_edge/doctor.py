@@ -63,7 +63,7 @@ def run_doctor(console: Console, bundle: Bundle | None = None) -> None:
     table = Table("what", "state", "detail", title=f"fbft-edge {metadata.version('fbft-edge')} on this machine")
     for finding in (*findings(), *(engine_findings(bundle) if bundle else ())):
         colour = "green" if finding.state is State.READY else "yellow"
-        table.add_row(finding.subject, f"[{colour}]{finding.state.value}[/]", escape(finding.detail))
+        table.add_row(escape(finding.subject), f"[{colour}]{finding.state.value}[/]", escape(finding.detail))
     console.print(table)
 
 

@@ -8,7 +8,8 @@ FbftError
 ├── CameraError      a camera cannot be opened or stopped delivering
 ├── MessageError     a received message is not a valid result
 ├── PublisherError   the publishing socket cannot be set up
-└── TeacherError     teacher weights cannot be had, or are not what they should be
+├── TeacherError     teacher weights cannot be had, or are not what they should be
+└── PeerError        another method cannot be made, fitted or run
 
 Every message says the cause with its numbers, then the remedy. Anything else that is raised is a bug
 and keeps its traceback.
@@ -49,3 +50,7 @@ class PublisherError(FbftError):
 
 class TeacherError(FbftError):
     """Teacher weights cannot be had, or are not what they should be."""
+
+
+class PeerError(FbftError):
+    """Another method cannot be made, fitted or run."""

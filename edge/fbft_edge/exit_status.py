@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ _STORAGE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is u
 
 def exit_status(program: str, command: Callable[[], int]) -> int:
     """Run a command; user errors become one line on standard error, bugs keep their traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # shows what its encoding lacks as standard error does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = command()
         sys.stdout.flush()

@@ -13,6 +13,7 @@ import numpy as np
 
 from fbft_edge.errors import ImageError
 from fbft_edge.frame import Uint8
+from fbft_edge.opencv_text import without_surrogates
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -86,7 +87,7 @@ def write_image(path: Path, pixels: Uint8) -> None:
     """
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     try:
-        done, encoded = cv2.imencode(path.suffix, bgr)
+        done, encoded = cv2.imencode(without_surrogates(path.suffix), bgr)
     except cv2.error:
         done = False
     if not done:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -226,7 +227,7 @@ def _results_file(out: Path) -> Iterator[IO[str]]:
 
 def report(inspection: Inspection, out: Path, console: Console) -> None:
     """Show how many images got which verdict."""
-    table = Table("verdict", "images", title=f"Results in {out}")
+    table = Table("verdict", "images", title=f"Results in {escape(str(out))}")
     table.columns[1].justify = "right"
     for verdict, what in (
         (Verdict.OK, "ok"),

@@ -6,7 +6,6 @@ hold. Knows nothing about files.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +65,7 @@ def integer(value: Any, low: int, high: int) -> int:
 def number(value: Any, low: float, high: float) -> float:
     """A number from `low` to `high`; never NaN."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
+    if not is_number or not low <= value <= high:
         raise ValueError(f"expected a number from {low:g} to {high:g}, found {value!r:.80}")
     return float(value)
 

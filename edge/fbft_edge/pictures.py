@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fbft_edge.frame import Detection, Float32, Region, Uint8, Verdict
+from fbft_edge.opencv_text import without_surrogates
 
 Colour = tuple[int, int, int]
 
@@ -170,7 +171,7 @@ def write(canvas: Uint8, text: str, baseline_xy: tuple[int, int], size_px: int, 
     Returns:
         Length of the text in px.
     """
-    cover, ascent = _lettering(text, size_px)
+    cover, ascent = _lettering(without_surrogates(text), size_px)
     left, top = baseline_xy[0], max(baseline_xy[1] - ascent, 0)
     target = canvas[top : top + cover.shape[0], left : left + cover.shape[1]]
     strength = cover[: target.shape[0], : target.shape[1], None].astype(np.float32) / 255

@@ -93,7 +93,7 @@ class Settings:
         if not 0.01 <= self.fps <= 1000:
             raise ArgumentError(f"cannot publish {self.fps:g} messages per second; use --fps from 0.01 to 1000")
         if self.duration_s is not None and not 0 < self.duration_s <= 1e9:
-            raise ArgumentError(f"cannot run for {self.duration_s:g} s; use --duration above 0")
+            raise ArgumentError(f"cannot run for {self.duration_s:g} s; use --duration above 0, up to 1e9")
 
 
 @dataclass(frozen=True, slots=True)

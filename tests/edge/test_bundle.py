@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from fbft_edge.bundle import (
     Bundle,
     TeacherIdentity,
     Thresholds,
+    building,
     file_sha256,
     open_bundle,
+    revising,
     seal_bundle,
 )
 from fbft_edge.errors import BundleError
@@ -158,6 +161,71 @@ def test_a_leftover_of_an_interrupted_seal_does_no_harm(bundle: Bundle) -> None:
     (bundle.path / f"{MANIFEST}.partial").write_bytes(b"{")
     seal_bundle(bundle)
     assert open_bundle(bundle.path) == bundle
+
+
+# Building and revising are all or nothing, too
+
+
+def files_beside(path: Path) -> list[str]:
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+def test_a_revised_bundle_takes_the_place_of_the_old_one(bundle: Bundle) -> None:
+    with revising(bundle) as copy:
+        (copy.path / GRAPH).write_bytes(b"another graph")
+        assert open_bundle(bundle.path) == bundle
+        seal_bundle(copy)
+    revised = open_bundle(bundle.path)
+    assert (revised.file(GRAPH).read_bytes(), revised.file(STUDENTS).read_bytes()) == (
+        b"another graph",
+        b"contents of students.safetensors",
+    )
+    assert files_beside(bundle.path) == [bundle.path.name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_revision_that_fails_leaves_the_bundle_and_nothing_else(bundle: Bundle, error: BaseException) -> None:
+    def revise() -> None:
+        with revising(bundle) as copy:
+            (copy.path / GRAPH).unlink()
+            raise error
+
+    with pytest.raises(type(error)):
+        revise()
+    assert open_bundle(bundle.path) == bundle
+    assert files_beside(bundle.path) == [bundle.path.name]
+
+
+def test_a_line_that_reads_while_the_bundle_is_replaced_always_finds_a_whole_one(bundle: Bundle) -> None:
+    found: set[str] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            # Between two renames there is none for a moment; there is never half a one.
+            with contextlib.suppress(BundleError):
+                found.add(open_bundle(bundle.path).product)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    current = bundle
+    for number in range(20):
+        with revising(current) as copy:
+            seal_bundle(dataclasses.replace(copy, product=f"bracket {number}"))
+        current = open_bundle(bundle.path)
+    done.set()
+    thread.join()
+    assert found <= {"bracket", *(f"bracket {number}" for number in range(20))}
+    assert current.product == "bracket 19"
+
+
+def test_a_new_bundle_may_be_built_where_no_folder_is(tmp_path: Path) -> None:
+    out = tmp_path / "hall-3" / "press-1" / "new.fbft"
+    with building(out) as partial:
+        assert not out.exists()
+        (partial / GRAPH).write_bytes(b"graph")
+    assert [path.name for path in out.iterdir()] == [GRAPH]
+    assert out.stat().st_mode & 0o777 == 0o755
 
 
 # What was altered is refused
@@ -339,6 +407,10 @@ MALFORMED = [
     (("thresholds", "pixel"), float("inf")),
     (("thresholds", "image"), -1.0),
     (("thresholds", "num_images"), 1e999),
+    (("thresholds", "image"), 10**400),
+    (("thresholds", "upper_rate"), -(10**400)),
+    (("thresholds", "requested_rate"), True),
+    (("tile", "scale"), 10**400),
     (("thresholds",), {}),
     (("thresholds",), 5),
     (("notes",), "text"),

@@ -6,67 +6,29 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds, open_bundle, seal_bundle
+from fbft_edge.bundle import Bundle, Thresholds, open_bundle
 from fbft_edge.cli import main
 from fbft_edge.demo import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
 from fbft_edge.images import read_image, write_image
 from fbft_edge.synthetic import render_part
-from fbft_edge.tiling import TileGeometry
 
 TILE = 140
-PATCH = 14
 DEMO_SIDE = 700
 
 
-def write_graph(path: Path) -> None:
-    """A model whose patch distance is the mean brightness of the patch, in [0, 1]."""
-    pooling = {"kernel_shape": [PATCH] * 2, "strides": [PATCH] * 2}
-    nodes = [
-        helper.make_node("Cast", ["tiles"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["planes"], ["patches"], **pooling),
-        helper.make_node("ReduceMean", ["patches"], ["level"], axes=[1], keepdims=0),
-        helper.make_node("Div", ["level", "white"], ["distance"]),
-    ]
-    rows = TILE // PATCH
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", TILE, TILE, 3])],
-        [helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch", rows, rows])],
-        [helper.make_tensor("white", TensorProto.FLOAT, [], [255.0])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-
-
-def make_bundle(path: Path, thresholds: Thresholds | None, frame_size: tuple[int, int]) -> Path:
-    path.mkdir(parents=True)
-    write_graph(path / "model.onnx")
-    bundle = Bundle(
-        path=path,
-        product="bright",
-        created="2026-01-01T00:00:00Z",
-        teacher=TeacherIdentity("none", "0" * 64, 1, (0, 1)),
-        tile=TileGeometry(TILE, PATCH, 0),
-        frame_sizes=(frame_size,),
-        thresholds=thresholds,
-    )
-    seal_bundle(bundle)
-    return path
+BrightBundle = Callable[..., Bundle]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    thresholds = Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100)
-    return make_bundle(tmp_path_factory.mktemp("bundles") / "bright.fbft", thresholds, (TILE, TILE))
+def bundle(bright_bundle: BrightBundle) -> Path:
+    return bright_bundle(TILE, frame_sizes=((TILE, TILE),)).path
 
 
 def write_part(path: Path, is_bright: bool = False, height: int = TILE, width: int = TILE) -> Path:
@@ -163,15 +125,19 @@ def test_the_table_goes_to_stdout_and_the_progress_to_stderr(
     assert "Inspecting" not in printed.out
 
 
-def test_a_bundle_without_thresholds_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    raw = make_bundle(tmp_path / "raw.fbft", None, (TILE, TILE))
+def test_a_bundle_without_thresholds_is_refused(
+    bright_bundle: BrightBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = bright_bundle(TILE, thresholds=None).path
 
     assert inspect(raw, tmp_path / "out", write_part(tmp_path / "a.png")) == 2
     assert "fbft-calibrate threshold" in capsys.readouterr().err
 
 
-def test_an_altered_bundle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    altered = make_bundle(tmp_path / "a.fbft", Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100), (TILE, TILE))
+def test_an_altered_bundle_is_refused(
+    bright_bundle: BrightBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    altered = bright_bundle(TILE).path
     with (altered / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
@@ -198,9 +164,10 @@ def test_help_needs_neither_engine_nor_images(command: str) -> None:
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
-def demo_folder(out: Path) -> list[DemoPart]:
+def demo_folder(out: Path, bright_bundle: BrightBundle) -> list[DemoPart]:
     """A demo folder as a former run leaves it, with a bundle that finds nothing."""
-    make_bundle(out / "demo.fbft", Thresholds(2.0, 2.0, 0.01, 0.01, 0.05, 100), (DEMO_SIDE, DEMO_SIDE))
+    nothing = Thresholds(2.0, 2.0, 0.01, 0.01, 0.05, 100)
+    bright_bundle(TILE, nothing, ((DEMO_SIDE, DEMO_SIDE),), path=out / "demo.fbft")
     parts = [DemoPart(f"{size_px:03}-x", size_px, "pit", (300, 300, 340, 340)) for size_px in DEFECT_SIZES_PX]
     parts += [DemoPart("900-nominal", 0, "nominal", (400, 450, 500, 550))]
     pixels = render_part(0, DEMO_SIDE, DEMO_SIDE).pixels
@@ -212,9 +179,9 @@ def demo_folder(out: Path) -> list[DemoPart]:
 
 
 def test_a_second_demo_runs_line_and_inspection_with_the_bundle_that_is_there(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bright_bundle: BrightBundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    parts = demo_folder(tmp_path)
+    parts = demo_folder(tmp_path, bright_bundle)
     sealed = (tmp_path / "demo.fbft/bundle.json").read_bytes()
     status = main(["demo", "--out", str(tmp_path), "--seconds", "1"])
     printed = capfd.readouterr().out

@@ -10,18 +10,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from fbft_edge import cli
-from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds, open_bundle, seal_bundle
+from fbft_edge.bundle import Bundle
 from fbft_edge.cli import main
 from fbft_edge.console import result_json, result_line, status_line, summary_text
 from fbft_edge.frame import Verdict
@@ -31,50 +29,14 @@ from fbft_edge.pipeline import Status, Summary
 from fbft_edge.publisher import DEFAULT_ENDPOINT
 from fbft_edge.result import decode_message
 from fbft_edge.subscriber import ResultSubscriber
-from fbft_edge.tiling import TileGeometry
 
-SIDE, PATCH = 84, 14
+SIDE = 84
 LEDGER = LedgerSnapshot(3, 1, 1, 0, {**dict.fromkeys(DROP_CAUSES, 0), "replaced": 2}, 0)
 
 
-def write_graph(path: Path) -> None:
-    """A model whose patch distance is the mean brightness of the patch, in [0, 1]."""
-    pooling = {"kernel_shape": [PATCH] * 2, "strides": [PATCH] * 2}
-    nodes = [
-        helper.make_node("Cast", ["tiles"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["planes"], ["patches"], **pooling),
-        helper.make_node("ReduceMean", ["patches"], ["level"], axes=[1], keepdims=0),
-        helper.make_node("Div", ["level", "white"], ["distance"]),
-    ]
-    rows = SIDE // PATCH
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch", rows, rows])],
-        [helper.make_tensor("white", TensorProto.FLOAT, [], [255.0])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-
-
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "bright.fbft"
-    path.mkdir()
-    write_graph(path / "model.onnx")
-    seal_bundle(
-        Bundle(
-            path=path,
-            product="bright",
-            created="2026-01-01T00:00:00Z",
-            teacher=TeacherIdentity("none", "0" * 64, 1, (0, 1)),
-            tile=TileGeometry(SIDE, PATCH, 0),
-            frame_sizes=((SIDE, SIDE),),
-            thresholds=Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100),
-        )
-    )
-    return path
+def bundle(bright_bundle: Callable[..., Bundle]) -> Path:
+    return bright_bundle(SIDE, frame_sizes=((SIDE, SIDE),)).path
 
 
 @pytest.fixture
@@ -211,14 +173,10 @@ def test_a_camera_of_another_size_is_refused_before_anything_is_published(
 
 
 def test_a_bundle_without_thresholds_is_refused(
-    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+    bright_bundle: Callable[..., Bundle], capsys: pytest.CaptureFixture[str]
 ) -> None:
-
-    path = tmp_path / "raw.fbft"
-    path.mkdir()
-    write_graph(path / "model.onnx")
-    seal_bundle(replace(open_bundle(bundle), path=path, thresholds=None))
-    assert main(["run", "--bundle", str(path), "--camera", "0"]) == 2
+    raw = bright_bundle(SIDE, thresholds=None)
+    assert main(["run", "--bundle", str(raw.path), "--camera", "0"]) == 2
     assert "has no thresholds" in capsys.readouterr().err
 
 

@@ -143,8 +143,10 @@ def test_a_stamp_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, stamp: s
     assert stamped_parts(tmp_path) is None
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
-def test_a_line_that_runs_for_no_time_is_refused_before_anything_is_made(tmp_path: Path, seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), 1e10])
+def test_a_line_that_runs_for_no_time_or_for_ever_is_refused_before_anything_is_made(
+    tmp_path: Path, seconds: float
+) -> None:
     with pytest.raises(ArgumentError, match="--seconds"):
         run_demo(tmp_path / "out", seconds, False, Console(file=io.StringIO()))
 

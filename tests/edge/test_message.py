@@ -30,7 +30,8 @@ from fbft_edge.message import (
     printable,
     topic_for,
 )
-from fbft_edge.result import MAX_HEADER_BYTES, Result, decode_mask, decode_message
+from fbft_edge.result import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_mask, decode_message
+from fbft_edge.scoring import find_regions, image_score
 
 SCHEMA = json.loads((files(fbft_edge) / "result.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -243,6 +244,102 @@ def test_a_drop_cause_of_a_later_publisher_is_accepted() -> None:
     parts = writer().write(encode_no_detection(), Verdict.STALE, 5, ledger, OK)
     VALIDATOR.validate(header_of(parts))
     assert decode_message(parts).ledger.dropped["too_dark"] == 2
+
+
+# Sessions as a detector makes them, from a 64 px square to an 8192 px strip
+
+
+SHAPES = [(1, 1), (7, 9), (64, 64), (63, 65), (64, 8192), (8192, 64)]
+
+
+def detected(shape: tuple[int, int], seed: int) -> Detection:
+    """What is found in a random map: nothing, a few specks or half of the frame."""
+    random = np.random.default_rng(seed)
+    anomaly_map = random.random(shape, np.float32)
+    mask = anomaly_map > random.choice([0.5, 0.999, 1.0])
+    return Detection(
+        image_score(anomaly_map), float(anomaly_map.max()), mask, find_regions(mask, anomaly_map), bool(mask.any())
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_detector_finds_reads_back_to_the_last_bit(shape: tuple[int, int], seed: int) -> None:
+    found = detected(shape, seed)
+    result = decode_message(written(found))
+    assert (result.score, result.regions) == (found.score, found.regions)
+    np.testing.assert_array_equal(result.mask, found.mask)
+    VALIDATOR.validate(header_of(written(found)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(2))
+def test_the_mask_is_read_as_the_documentation_reads_it(shape: tuple[int, int], seed: int) -> None:
+    found = detected(shape, seed)
+    parts = written(found)
+    height, width = (header_of(parts)["mask"][side] for side in ("height", "width"))
+    rows = np.frombuffer(zlib.decompress(parts[2]), np.uint8).reshape(height, -1)
+    np.testing.assert_array_equal(np.unpackbits(rows, axis=1)[:, :width].astype(bool), found.mask)
+    # And bit by bit, as the schema's author tells another language.
+    for y, x in np.random.default_rng(seed).integers(0, shape, (50, 2)).tolist():
+        assert bool(rows[y, x // 8] >> 7 - x % 8 & 1) == found.mask[y, x]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_session_of_random_messages_reads_back_in_order(seed: int) -> None:
+    random, session, expected = np.random.default_rng(seed), writer(), []
+    read = []
+    for number in range(60):
+        kind = random.choice(["fresh", "stale", "inference fault", "camera fault", "nothing yet"])
+        found = detected((int(random.integers(1, 40)), int(random.integers(1, 40))), int(random.integers(1 << 30)))
+        about = frame(frame_id=int(random.integers(0, 2**63)))
+        encoded = encode_detection(about, found) if kind in ("fresh", "stale") else encode_no_detection()
+        if kind == "inference fault":
+            encoded = encode_no_detection(about, "out of memory")
+        verdict = {"fresh": encoded.verdict, "stale": Verdict.STALE, "nothing yet": Verdict.STALE}.get(
+            kind, Verdict.FAULT
+        )
+        health = Health("fault", kind) if verdict is Verdict.FAULT else OK
+        read.append(decode_message(session.write(encoded, verdict, 10**18 + number, LEDGER, health)))
+        has_frame = kind in ("fresh", "stale", "inference fault")
+        expected.append((number, verdict, about.frame_id if has_frame else None, 10**18 + number, health))
+    assert [(each.sequence, each.verdict, each.frame_id, each.published_ns, each.health) for each in read] == expected
+    assert {each.session for each in read} == {session.session}
+
+
+def test_the_largest_mask_of_pure_noise_is_within_the_limit_of_a_reader() -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (1024, 16384), np.uint8).view(bool)
+    # A sixteenth of the largest mask: what deflating adds grows with the size.
+    assert 16 * len(encode_mask(noise)) <= MAX_MASK_BYTES
+
+
+@pytest.mark.parametrize("width", range(1, 18))
+def test_the_bits_that_fill_up_a_row_are_zero(width: int) -> None:
+    packed = zlib.decompress(encode_mask(np.ones((3, width), bool)))
+    assert sum(byte.bit_count() for byte in packed) == 3 * width
+
+
+@pytest.mark.parametrize("width", [1, 9, 15])
+def test_a_mask_whose_rows_are_filled_up_with_ones_reads_back_the_same(width: int) -> None:
+    rows = np.full((4, -(-width // 8)), 0xFF, np.uint8)
+    mask = decode_mask(zlib.compress(rows.tobytes()), 4, width)
+    assert (mask.shape, bool(mask.all())) == ((4, width), True)
+
+
+def test_a_decoded_mask_may_be_written_to() -> None:
+    mask = decode_message(written()).mask
+    mask[:] = True
+    assert mask.all()
+
+
+@pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (1, 1), (639, 641), (3, 5000)])
+def test_a_preview_of_any_shape_is_a_picture_no_wider_than_640(shape: tuple[int, int]) -> None:
+    large = frame(height=shape[0], width=shape[1])
+    encoded = encode_detection(large, detection(mask=np.zeros(shape, bool), regions=()), with_preview=True)
+    preview = decode_message(writer().write(encoded, encoded.verdict, 5, LEDGER, OK)).preview_jpeg
+    height, width = cv2.imdecode(np.frombuffer(preview, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert width == min(shape[1], 640)
+    assert height == max(1, round(shape[0] * width / shape[1]))
 
 
 # What is hostile

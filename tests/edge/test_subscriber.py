@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import get_type_hints
 
@@ -138,6 +140,32 @@ def test_a_repeated_message_is_no_loss(publisher: ResultPublisher) -> None:
         for index in (2, 0):
             publisher.send(messages[index])
         assert [result.lost for result in received(subscriber, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_lost_of_several_cameras_and_their_restarts_is_counted_once(
+    publisher: ResultPublisher, seed: int
+) -> None:
+    chosen, cameras = random.Random(seed), ("press-1", "press-2", "press-3")
+    sessions = {camera: writer(camera=camera) for camera in cameras}
+    arrived: dict[str, list[int]] = {}
+    lost: Counter[str] = Counter()
+    with joined(publisher) as subscriber:
+        for _ in range(120):
+            camera = chosen.choice(cameras)
+            if chosen.random() < 0.04:
+                sessions[camera] = writer(camera=camera)
+            parts = message(sessions[camera])
+            if chosen.random() < 0.3:
+                continue
+            publisher.send(parts)
+            result = subscriber.receive(10)
+            arrived.setdefault(result.session, []).append(result.sequence)
+            lost[result.session] += result.lost
+    assert len(arrived) >= len(cameras)
+    for session, numbers in arrived.items():
+        # What a session sent before its first message arrived, nobody could know of.
+        assert lost[session] == numbers[-1] - numbers[0] + 1 - len(numbers)
 
 
 def test_a_slow_subscriber_sees_what_it_missed(publisher: ResultPublisher) -> None:

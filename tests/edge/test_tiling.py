@@ -120,6 +120,55 @@ def test_stitched_tiles_of_a_gradient_are_the_patch_means_of_the_frame(
     np.testing.assert_allclose(stitched[:rows, :columns], whole, rtol=1e-5, atol=1e-4)
 
 
+STRIPS = [(64, 64), (64, 8192), (8192, 64), (1, 1), (1, 113), (111, 113), (1037, 1035)]
+
+
+@pytest.mark.parametrize("size", STRIPS)
+@pytest.mark.parametrize("overlap", [0, 1, 2, 7])
+def test_the_weights_of_the_tiles_on_every_patch_sum_to_one(size: tuple[int, int], overlap: int) -> None:
+    plan = TilePlan(TileGeometry(112, 14, overlap), *size)
+    total = np.zeros((max(plan.grid[0], 8), max(plan.grid[1], 8)))
+    for row, row_weights in zip(plan.row_starts, plan.row_weights, strict=True):
+        for column, column_weights in zip(plan.column_starts, plan.column_weights, strict=True):
+            total[row : row + 8, column : column + 8] += np.outer(row_weights, column_weights)
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", STRIPS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stitched_patch_never_leaves_the_range_of_its_tiles(size: tuple[int, int], seed: int) -> None:
+    plan = TilePlan(TileGeometry(112, 14, 3), *size)
+    distances = np.random.default_rng(seed).random((plan.num_tiles, 8, 8), np.float32)
+    padded = max(plan.grid[0], 8), max(plan.grid[1], 8)
+    low, high = np.full(padded, np.inf, np.float32), np.zeros(padded, np.float32)
+    for tile, (top, left) in zip(distances, plan.origins_px(), strict=True):
+        window = np.s_[top // 14 : top // 14 + 8, left // 14 : left // 14 + 8]
+        np.minimum(low[window], tile, out=low[window])
+        np.maximum(high[window], tile, out=high[window])
+    stitched, (rows, columns) = plan.stitch(distances), plan.grid
+    assert (stitched >= low[:rows, :columns] - 1e-6).all()
+    assert (stitched <= high[:rows, :columns] + 1e-6).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tile_weighs_least_where_its_border_is(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    plan = TilePlan(TileGeometry(112, 14, int(random.integers(1, 4))), *random.integers(300, 2000, 2).tolist())
+    first, *_, last = plan.row_weights
+    assert (np.diff(first) <= 1e-6).all()
+    assert (np.diff(last) >= -1e-6).all()
+
+
+@pytest.mark.parametrize("size", [(64, 8192), (8192, 64)])
+def test_a_strip_is_cut_into_tiles_that_show_all_of_it(size: tuple[int, int]) -> None:
+    plan, pixels = TilePlan(TileGeometry(112, 14, 2), *size), random_frame(*size)
+    back = np.zeros_like(pixels)
+    for tile, (top, left) in zip(cut(plan, pixels), plan.origins_px(), strict=True):
+        height, width = min(112, size[0] - top), min(112, size[1] - left)
+        back[top : top + height, left : left + width] = tile[:height, :width]
+    np.testing.assert_array_equal(back, pixels)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (100, 333), (112, 112), (113, 111), (500, 97)])
 def test_tiles_show_the_frame_and_beyond_it_its_replicated_edge(size: tuple[int, int]) -> None:
     plan, pixels = TilePlan(TileGeometry(112, 14, 2), *size), random_frame(*size)

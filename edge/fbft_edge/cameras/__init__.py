@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.synthetic import SyntheticCamera
-from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera
+from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera, without_password
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame
 from fbft_edge.pixel_format import PixelFormat
@@ -78,11 +78,13 @@ def open_camera(uri: str, name: str = "camera") -> Camera:
         return StreamCamera(uri, name)
     if scheme in ("gige", "csi"):
         raise CameraError(
-            f"{uri}: {scheme} cameras need OpenCV built with GStreamer, which this version does not use yet; "
-            f"bridge the camera to rtsp:// or v4l2://"
+            f"{without_password(uri)}: {scheme} cameras need OpenCV built with GStreamer, which this version does not "
+            "use yet; bridge the camera to rtsp:// or v4l2://"
         )
     if scheme not in _SOURCES:
-        raise CameraError(f"{uri}: no camera kind {scheme!r}; use an index, {', '.join(_SOURCES)} or rtsp")
+        raise CameraError(
+            f"{without_password(uri)}: no camera kind {scheme!r}; use an index, {', '.join(_SOURCES)} or rtsp"
+        )
     target, _, query = rest.partition("?")
     source, parsers = _SOURCES[scheme]
     return source(unquote(target), name, **_options(uri, query, parsers))

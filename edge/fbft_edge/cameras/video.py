@@ -20,6 +20,7 @@ import numpy as np
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame, Uint8
+from fbft_edge.opencv_text import without_surrogates
 from fbft_edge.pixel_format import PixelFormat
 
 STREAM_TIMEOUT_MS = 5000
@@ -182,6 +183,8 @@ def without_password(url: str) -> str:
 
 
 def _opened(source: str, backend: int, parameters: tuple[int, ...]) -> cv2.VideoCapture | None:
+    if without_surrogates(source) != source:
+        raise CameraError(f"{without_password(source)!r} is not UTF-8, which OpenCV cannot open; rename it")
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         capture = cv2.VideoCapture(source, backend, list(parameters))
