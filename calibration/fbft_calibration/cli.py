@@ -106,7 +106,8 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         help="fit and measure every category of a data set: how small a defect is found?",
         description="Fit a bundle for every category, inspect its test images, and write figures, pictures and a "
         "report. Layouts: MVTec AD, MVTec AD 2, VisA, BTAD, MPDD, and folders train/good, test/TYPE, "
-        "ground_truth/TYPE. Run again with the same settings, it goes on where it was interrupted.",
+        "ground_truth/TYPE. Run again with the same settings, it goes on where it was interrupted. Peers are other "
+        "methods, by anomalib, on the same images.",
     )
     add = parser.add_argument
     add("root", type=Path, nargs="?", metavar="DATASET_ROOT", help="the data set, or one category of it")
@@ -116,6 +117,8 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     add("--compare", type=Path, nargs="+", metavar="DIR", help="put results side by side, and measure nothing")
     add("--pixel-size-mm", type=float, metavar="MM", help="side of a pixel on the part, for sizes in millimetres")
     add("--preset", choices=sorted(_PRESETS), default="default", help="where fit options start (default: %(default)s)")
+    add("--peer", action="append", default=[], metavar="NAME", help="measure this one too; may be repeated; or all")
+    add("--peer-weights", type=Path, metavar="FILE", help="ResNet-18 for peers, .safetensors (default: from the hub)")
     _add_fit_options(parser.add_argument_group("fit options, as for fit"))
     parser.set_defaults(command=_benchmark, **preset)
 
@@ -167,11 +170,24 @@ def _benchmark(args: argparse.Namespace) -> int:
         console.print(category_table(found, args.root.resolve().name))
         return 0
     choose(found, args.category, args.root)
+    peers = _peers(args)
     settings = _benchmark_settings(args)
     from fbft_calibration.benchmark.run import run_benchmark
 
-    run_benchmark(args.root, args.out or _default_out(args), settings, console, args.category)
+    out = args.out or _default_out(args)
+    run_benchmark(args.root, out, settings, console, args.category, peers, args.peer_weights)
     return 0
+
+
+def _peers(args: argparse.Namespace) -> tuple[str, ...]:
+    """Peers that can be made; what keeps one from it is said before anything long begins."""
+    if not args.peer:
+        return ()
+    from fbft_calibration.peers import peers_of, require_peers
+
+    names = peers_of(args.peer)
+    require_peers(names, args.peer_weights)
+    return names
 
 
 def _benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:

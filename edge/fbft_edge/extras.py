@@ -15,6 +15,7 @@ EXTRAS = {
     "tensorrt-rtx": ("onnx", "onnxruntime", "safetensors", "cuda.core", "tensorrt_rtx"),
     "cuda": ("pycuda",),
     "calibration": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy"),
+    "peers": ("anomalib",),
 }
 
 
@@ -24,12 +25,16 @@ def missing_modules(extra: str) -> list[str]:
 
 
 def require_extra(extra: str, purpose: str) -> None:
-    """Stop here unless an extra is installed; `purpose` begins the message.
+    """Stop here unless an extra is installed.
+
+    Args:
+        extra: One of `EXTRAS`, or several as pip takes them: `calibration,peers`.
+        purpose: Begins the message.
 
     Raises:
         ArgumentError: It is not.
     """
-    if missing := missing_modules(extra):
+    if missing := [module for name in extra.split(",") for module in missing_modules(name)]:
         raise ArgumentError(
             f'{purpose} needs {", ".join(missing)}, which this installation lacks; pip install "fbft-edge[{extra}]"'
         )

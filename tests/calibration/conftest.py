@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,39 @@ def benchmarked(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+class PageReader(HTMLParser):
+    """Collects tags, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="session")
+def read_page() -> Callable[[str], PageReader]:
+    """What a browser would make of a page."""
+    return PageReader
+
+
+@pytest.fixture(scope="session")
+def resnet_weights(shared_data: Path) -> Path:
+    """ResNet-18 pretrained on ImageNet, from the folder beside the real data sets."""
+    found = sorted((shared_data.parent / "weights").glob("resnet18*/*.safetensors"))
+    if not found:
+        pytest.skip(f"no ResNet-18 weights in {shared_data.parent / 'weights'}")
+    return found[0]
+
+
 def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
     """A detector of five lines: what is bright is anomalous."""
     anomaly_map = np.asarray(pixels.mean(axis=2) / 255, np.float32)
@@ -65,10 +100,10 @@ def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
 def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Results of the five-line detector on category `parts`, its pictures on disk; needs no fit."""
     pytest.importorskip("torch", reason="benchmarks need the extra calibration")
+    from fbft_calibration.benchmark.measurement import measure
     from fbft_calibration.benchmark.pictures import Album
     from fbft_calibration.benchmark.plan import counts, data_sha256
     from fbft_calibration.benchmark.result import CategoryResult
-    from fbft_calibration.benchmark.run import measure
     from fbft_calibration.layouts import categories
 
     out = tmp_path_factory.mktemp("results") / "bright"
@@ -91,6 +126,7 @@ def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         },
         provenance=provenance(),
         seconds={"fit": 1.0, "image_median": 0.01, "scoring": measured.scoring_s},
+        peak_memory_bytes=2**29,
         counts=counts(category),
         figures=measured.figures.as_dict(),
         images=measured.images,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.result import read_result, source_commit
-from fbft_calibration.benchmark.run import BenchmarkSettings, measure, paper_settings
+from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
 from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
 from fbft_calibration.layouts import categories
@@ -37,6 +39,8 @@ WRONG = {
     "pixel size nan": ["{data}", "--pixel-size-mm", "nan"],
     "steps 0": ["{data}", "--steps", "0"],
     "comparison of nothing": ["--compare", "{tmp}"],
+    "unknown peer": ["{data}", "--peer", "nosuch"],
+    "peer that is not run": ["{data}", "--peer", "all", "--peer", "efficient-ad"],
 }
 
 
@@ -56,6 +60,35 @@ def test_what_cannot_be_measured_ends_with_status_2_and_one_line(
     given = [part.format(data=part_dataset, tmp=tmp_path) for part in WRONG[what]]
     status = main(["benchmark", *given, "--out", str(tmp_path / "out")])
     assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+@pytest.mark.skipif(find_spec("anomalib") is not None, reason="anomalib is installed")
+def test_peers_without_anomalib_end_with_status_2_and_the_remedy_before_anything_is_fitted(
+    part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(part_dataset, tmp_path / "out", ["--peer", "all"])
+    said = 'pip install "fbft-edge[calibration,peers]"' in capsys.readouterr().err
+    assert (status, said, (tmp_path / "out").exists()) == (2, True, False)
+
+
+@pytest.mark.parametrize("name", ["summary", ".."])
+def test_a_category_whose_results_would_take_another_place_is_refused(
+    name: str, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "results/out"
+    (data / "split_csv").mkdir(parents=True)
+    rows = ["object,split,label,image,mask", f"{name},train,normal,good.png,", f"{name},test,normal,good.png,"]
+    (data / "split_csv/1cls.csv").write_text("\n".join(rows))
+    shutil.copy(part_dataset / "parts/test/good/0.png", data / "good.png")
+    status = run(data, out, FAST)
+    written = [path.name for path in (tmp_path / "results").rglob("*")] if (tmp_path / "results").exists() else []
+    assert (status, "rename the category" in capsys.readouterr().err, written) == (2, True, [])
+
+
+def test_the_memory_of_a_process_that_inspects_is_measured(benchmarked: Path) -> None:
+    peak_memory = read_result(benchmarked / "parts.json").peak_memory_bytes
+    assert peak_memory is not None
+    assert 2**26 < peak_memory < 2**32
 
 
 def test_a_list_of_categories_says_what_each_holds(part_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from fbft_calibration.benchmark.comparison import MARKDOWN, PAGE, cautions, shared_categories
+from fbft_calibration.benchmark.comparison import (
+    MARKDOWN,
+    PAGE,
+    cautions,
+    means_as_html,
+    means_as_markdown,
+    shared_categories,
+)
 from fbft_calibration.benchmark.result import Run, write_result
-from fbft_calibration.benchmark.tables import COLUMNS, html_table, markdown_table, markdown_text
+from fbft_calibration.benchmark.tables import COLUMNS, NOT_APPLICABLE, html_table, markdown_table, markdown_text
 from fbft_calibration.cli import main
 
 
@@ -83,6 +90,35 @@ def test_what_does_not_compare_is_said(bright_run: Run, change: dict[str, object
 
 def test_equal_runs_need_no_caution(bright_run: Run) -> None:
     assert cautions([bright_run, bright_run], ["parts"]) == []
+
+
+@pytest.fixture
+def without_thresholds(bright_run: Run) -> Run:
+    """The same run by a detector that flags nothing."""
+    result = bright_run.results[0]
+    images = tuple(dataclasses.replace(image, is_flagged=None, is_located=None) for image in result.images)
+    unflagged = dataclasses.replace(result, images=images, figures={**result.figures, "thresholds": None})
+    return Run("other", bright_run.folder, (unflagged,))
+
+
+def test_what_only_thresholds_can_tell_is_never_shown_as_0(bright_run: Run, without_thresholds: Run) -> None:
+    parts = list(means_as_markdown([bright_run, without_thresholds], ["parts"]))
+    row = next(line for part in parts for line in part.splitlines() if line.startswith("| other |"))
+    assert row.split(" | ")[1:4] == [NOT_APPLICABLE] * 3
+
+
+def test_one_note_says_what_is_not_applicable(bright_run: Run, without_thresholds: Run) -> None:
+    runs = [bright_run, without_thresholds, dataclasses.replace(without_thresholds, name="third")]
+    assert "".join(means_as_html(runs, ["parts"])).count("not applicable") == 1
+
+
+def test_where_every_run_has_thresholds_there_is_no_such_note(bright_run: Run) -> None:
+    assert "not applicable" not in "".join(means_as_html([bright_run, bright_run], ["parts"]))
+
+
+def test_memory_is_shown_in_gib_and_less_is_better(bright_run: Run) -> None:
+    column = next(column for column in COLUMNS if column.name == "peak_memory_gib")
+    assert (column.value(bright_run.results[0]), column.best([0.5, 1.0])) == (0.5, "0.50")
 
 
 def test_fewer_seconds_are_better() -> None:

@@ -26,7 +26,7 @@ SIZE = (200, 500)
 
 
 def image(
-    score: float, *, is_defective: bool = True, is_flagged: bool = True, is_located: bool | None = True
+    score: float, *, is_defective: bool = True, is_flagged: bool | None = True, is_located: bool | None = True
 ) -> InspectedImage:
     return InspectedImage(f"{score}.png", "pit", is_defective, score, is_flagged, is_located, 0.1)
 
@@ -105,6 +105,11 @@ def test_false_alarms_are_more_suspicious_than_good_parts_that_passed(tmp_path: 
     assert captions(album_of(*good), SUSPICIOUS, tmp_path) == ["0.4.png", "0.1.png"]
 
 
+def test_without_verdicts_the_scores_decide(tmp_path: Path) -> None:
+    album = album_of(*(image(score / 10, is_flagged=None, is_located=None) for score in range(1, 5)))
+    assert captions(album, HARDEST, tmp_path) == ["0.1.png", "0.2.png"]
+
+
 def test_no_image_is_shown_twice(tmp_path: Path) -> None:
     pictures = album_of(image(0.1), image(0.2)).write(tmp_path / "pictures", tmp_path)
     assert len({picture.caption for picture in pictures}) == len(pictures) == 2
@@ -128,6 +133,8 @@ def test_every_picture_is_a_file_below_the_root(tmp_path: Path) -> None:
         (image(1, is_located=None), "found"),
         (image(1, is_located=False), "flagged, but not at the defect"),
         (image(1, is_flagged=False), "missed"),
+        (image(1, is_flagged=None, is_located=None), "no verdict"),
+        (image(1, is_defective=False, is_flagged=None), "no verdict"),
         (image(1, is_defective=False), "false alarm"),
         (image(1, is_defective=False, is_flagged=False), "passed"),
     ],

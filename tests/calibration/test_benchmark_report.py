@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,23 +17,7 @@ from fbft_edge.errors import ArgumentError
 
 HOSTILE = "<script>alert('1')</script>&amp;|`*_</title>"
 
-
-class Reader(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+ReadPage = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +33,7 @@ def page(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def hostile(bright_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+def hostile(read_page: ReadPage, bright_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The report of results in which every text is an attack."""
     result = bright_run.results[0]
     types = [{**kind, "defect_type": HOSTILE} for kind in result.figures["types"]]
@@ -64,11 +49,11 @@ def hostile(bright_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Reader
     )
     out = tmp_path_factory.mktemp("hostile")
     write_summary(dataclasses.replace(bright_run, results=(attack,)), out)
-    return Reader((out / REPORT).read_text(encoding="utf-8"))
+    return read_page((out / REPORT).read_text(encoding="utf-8"))
 
 
-def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
-    assert [link[:40] for link in Reader(page).links if not link.startswith("data:image/jpeg;base64,")] == []
+def test_nothing_is_loaded_from_elsewhere(read_page: ReadPage, page: str) -> None:
+    assert [link[:40] for link in read_page(page).links if not link.startswith("data:image/jpeg;base64,")] == []
 
 
 @pytest.mark.parametrize("pattern", ["https?:", "url\\(", "@import", "<script", "<iframe", "<link"])
@@ -76,16 +61,16 @@ def test_nothing_in_it_reaches_out(page: str, pattern: str) -> None:
     assert re.findall(pattern, page) == []
 
 
-def test_every_picture_is_inside(page: str, bright_run: Run) -> None:
-    assert Reader(page).tags.count("img") == len(bright_run.results[0].pictures) > 0
+def test_every_picture_is_inside(read_page: ReadPage, page: str, bright_run: Run) -> None:
+    assert read_page(page).tags.count("img") == len(bright_run.results[0].pictures) > 0
 
 
 def test_pictures_come_before_curves_and_those_before_facts(page: str) -> None:
     assert page.index("<img") < page.index("<polyline") < page.index("Facts")
 
 
-def test_every_problem_has_its_line(page: str, bright_run: Run) -> None:
-    text = Reader(page).text
+def test_every_problem_has_its_line(read_page: ReadPage, page: str, bright_run: Run) -> None:
+    text = read_page(page).text
     assert [line for line in bright_run.results[0].problems if text.count(line) != 1] == []
 
 
@@ -93,19 +78,19 @@ def test_every_type_has_its_row(page: str) -> None:
     assert {"pit", "scratch"} <= set(re.findall(r"<td>(\w+)", page))
 
 
-def test_a_size_bin_is_a_point_on_every_line(page: str) -> None:
-    assert Reader(page).tags.count("circle") == 4 * 4
+def test_a_size_bin_is_a_point_on_every_line(read_page: ReadPage, page: str) -> None:
+    assert read_page(page).tags.count("circle") == 4 * 4
 
 
 def test_no_number_in_it_is_not_a_number(page: str) -> None:
     assert re.findall(r'[ ",>](nan|inf|None)[ ",<]', re.sub('base64,[^"]*', "", page)) == []
 
 
-def test_foreign_text_never_becomes_a_tag(hostile: Reader, page: str) -> None:
-    assert set(hostile.tags) <= set(Reader(page).tags)
+def test_foreign_text_never_becomes_a_tag(read_page: ReadPage, hostile: Any, page: str) -> None:
+    assert set(hostile.tags) <= set(read_page(page).tags)
 
 
-def test_foreign_text_is_shown_as_it_is(hostile: Reader) -> None:
+def test_foreign_text_is_shown_as_it_is(hostile: Any) -> None:
     assert hostile.text.count(HOSTILE) >= 8
 
 

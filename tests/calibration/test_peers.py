@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from functools import partial
@@ -14,11 +17,18 @@ import pytest
 from fbft_calibration.peers import (
     NOT_RUN,
     PEERS,
+    RESNET,
     PeerError,
     PeerProcess,
     at_original_size,
     open_peer,
+    peer_settings,
+    peers_of,
 )
+from fbft_calibration.peers.bundle_peer import BundlePeer
+from fbft_calibration.peers.weights import require_weights
+from fbft_edge.bundle import STUDENTS, Bundle
+from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Uint8
 from fbft_edge.images import image_paths, read_image
@@ -31,6 +41,7 @@ SIMPLE_PEER = """
         settings = {"model": "brightness"}
 
         def fit(self, nominal):
+            hoard = np.ones(2**29, np.uint8)
             print("reading", flush=True)
             self.level = len(nominal)
 
@@ -38,10 +49,14 @@ SIMPLE_PEER = """
             if pixels.max() == 0:
                 os._exit(7)
             if pixels.max() == 1:
-                raise ValueError("too dark")
+                raise ValueError("too\\ndark")
             if pixels.max() == 2:
                 self.hoard = np.ones(2**28, np.uint8)
             found = pixels[..., 0].astype(np.float32) - self.level
+            if pixels.max() == 3:
+                found[0, 0] = np.nan
+            if pixels.max() == 5:
+                found = found[1:]
             return found, float(found.max())
 
         def close(self):
@@ -71,8 +86,8 @@ def test_a_map_comes_back_as_the_peer_made_it(peer: PeerProcess) -> None:
 
 
 def test_a_detection_carries_the_map_and_flags_nothing(peer: PeerProcess) -> None:
-    detection = peer.detect(flat(10))
-    assert (detection.anomaly_map is not None, detection.is_anomalous, detection.mask.any()) == (True, False, False)
+    detection, anomaly_map = peer.detect(flat(10))
+    assert (anomaly_map.max(), detection.is_anomalous, detection.mask.any()) == (detection.score, False, False)
 
 
 def test_settings_come_from_the_peer_itself(peer: PeerProcess) -> None:
@@ -98,6 +113,16 @@ def test_memory_that_the_peer_took_counts(peer: PeerProcess) -> None:
     before = peer.cost().peak_memory_bytes
     peer.map_of(flat(2))
     assert peer.cost().peak_memory_bytes > before + 2**27
+
+
+def test_memory_that_only_fitting_took_does_not_count(peer: PeerProcess) -> None:
+    assert peer.cost().peak_memory_bytes < 2**29
+
+
+@pytest.mark.parametrize(("level", "words"), [(3, "599 numbers"), (5, "570 numbers")], ids=["nan", "size"])
+def test_a_map_without_a_number_for_every_pixel_is_refused(peer: PeerProcess, level: int, words: str) -> None:
+    with pytest.raises(PeerError, match=f"peer simple found {words} .* 20x30 pixels"):
+        peer.map_of(flat(level))
 
 
 def test_what_a_peer_raises_is_told_with_the_peer_and_the_call(peer: PeerProcess) -> None:
@@ -145,9 +170,14 @@ def test_a_peer_that_is_not_run_is_refused_with_its_reason(name: str) -> None:
         open_peer(name)
 
 
+def test_all_stands_for_every_peer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fbft_calibration.peers.selection.require_extra", lambda *_: None)
+    assert peers_of(["padim", "all", "padim"]) == ("padim", *(name for name in PEERS if name != "padim"))
+
+
 def test_without_anomalib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", {}.get)
-    with pytest.raises(ArgumentError, match=r"needs anomalib.*fbft-edge\[calibration,peers\]"):
+    monkeypatch.setattr("fbft_edge.extras.find_spec", {}.get)
+    with pytest.raises(ArgumentError, match=r"needs .*anomalib.*fbft-edge\[calibration,peers\]"):
         open_peer("padim")
 
 
@@ -200,16 +230,34 @@ def test_a_fitted_peer_marks_what_the_nominal_images_do_not_have(nominal_folder:
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("anomalib", reason="peers need the extra peers")
+    pytest.importorskip("timm", reason="weights need the extra calibration")
     (tmp_path / "weights.safetensors").write_bytes(b"not weights")
-    with pytest.raises(PeerError, match="cannot be read as safetensors"):
-        open_peer("padim", tmp_path / "weights.safetensors")
+    with pytest.raises(PeerError, match=r"cannot be read as safetensors.*--peer-weights"):
+        require_weights(RESNET, tmp_path / "weights.safetensors")
 
 
-@pytest.fixture
-def resnet_weights(shared_data: Path) -> Path:
-    """ResNet-18 pretrained on ImageNet, from the folder beside the real data sets."""
-    found = sorted((shared_data.parent / "weights").glob("resnet18*/*.safetensors"))
-    if not found:
-        pytest.skip(f"no ResNet-18 weights in {shared_data.parent / 'weights'}")
-    return found[0]
+def test_weights_of_another_network_are_refused_rather_than_left_random(small_bundle: Bundle) -> None:
+    with pytest.raises(PeerError, match=r"lacks \d+ of resnet18's tensors"):
+        require_weights(RESNET, small_bundle.file(STUDENTS))
+
+
+def test_weights_at_hand_are_accepted(resnet_weights: Path) -> None:
+    pytest.importorskip("timm", reason="weights need the extra calibration")
+    require_weights(RESNET, resnet_weights)
+
+
+def test_weights_are_known_by_their_contents_and_not_by_their_folder(resnet_weights: Path, tmp_path: Path) -> None:
+    elsewhere = Path(shutil.copy(resnet_weights, tmp_path))
+    assert peer_settings("padim", elsewhere) == peer_settings("padim", resnet_weights)
+
+
+def test_the_process_that_our_memory_is_taken_of_never_imports_torch() -> None:
+    code = "import sys, fbft_calibration.peers.bundle_peer; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_our_own_map_is_the_same_in_a_process_of_its_own(small_bundle: Bundle, nominal_folder: Path) -> None:
+    pixels = read_image(image_paths(nominal_folder)[0])
+    with PeerProcess("ours", partial(BundlePeer, small_bundle.path)) as ours:
+        anomaly_map, _ = ours.map_of(pixels)
+    np.testing.assert_array_equal(anomaly_map, OpenVinoDetector(small_bundle, *pixels.shape[:2]).map_of(pixels))

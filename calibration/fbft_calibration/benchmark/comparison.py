@@ -14,7 +14,18 @@ from rich.console import Console
 from fbft_calibration.benchmark.charts import line_chart
 from fbft_calibration.benchmark.page import heading, paragraph, side_by_side, write_page
 from fbft_calibration.benchmark.result import CategoryResult, Run, read_run
-from fbft_calibration.benchmark.tables import COLUMNS, NOT_THERE, Column, Row, html_table, markdown_table
+from fbft_calibration.benchmark.tables import (
+    COLUMNS,
+    FIGURE_HEADINGS,
+    NOT_APPLICABLE_NOTE,
+    NOT_THERE,
+    Column,
+    Row,
+    flagged,
+    html_table,
+    markdown_table,
+    markdown_text,
+)
 from fbft_edge.errors import ArgumentError
 
 PAGE = "comparison.html"
@@ -67,6 +78,32 @@ def cautions(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
     return lines
 
 
+def means_as_html(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+    """Means over the shared categories and what keeps them from being comparable, part by part."""
+    yield paragraph(_lead(shared), "lead")
+    yield from (paragraph(line, "caution") for line in cautions(runs, shared))
+    yield html_table(("run", *FIGURE_HEADINGS), *_means(runs, shared))
+    yield from (paragraph(line, "note") for line in _notes(runs))
+    yield side_by_side(*(_drawing(runs, shared, percent) for percent in _DRAWN_PERCENT))
+
+
+def means_as_markdown(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+    """The same in Markdown."""
+    yield markdown_text(_lead(shared))
+    yield from (markdown_text(line) for line in cautions(runs, shared))
+    yield markdown_table(("run", *FIGURE_HEADINGS), *_means(runs, shared))
+    yield from (markdown_text(line) for line in _notes(runs))
+
+
+def _lead(shared: Sequence[str]) -> str:
+    return f"Means over the shared categories: {', '.join(shared)}."
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    every = all(result.has_thresholds for run in runs for result in run.results)
+    return [] if every else [NOT_APPLICABLE_NOTE]
+
+
 def _named_apart(runs: Sequence[Run]) -> list[Run]:
     """Runs under the names of their folders; where two are equal, with the folder above."""
     names = [run.name for run in runs]
@@ -80,10 +117,7 @@ def _named_apart(runs: Sequence[Run]) -> list[Run]:
 
 def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
     """HTML, part by part."""
-    yield paragraph(f"Means over the shared categories: {', '.join(shared)}.", "lead")
-    yield from (paragraph(line, "caution") for line in cautions(runs, shared))
-    yield html_table(("run", *(column.heading for column in COLUMNS)), *_means(runs, shared))
-    yield side_by_side(*(_drawing(runs, shared, percent) for percent in _DRAWN_PERCENT))
+    yield from means_as_html(runs, shared)
     for column in COLUMNS:
         yield heading(column.heading, 3)
         yield html_table(("category", *(run.name for run in runs)), _per_category(runs, column))
@@ -92,9 +126,7 @@ def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
 def _markdown(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
     """Markdown, part by part."""
     yield "# Runs side by side"
-    yield f"Means over the shared categories: {', '.join(shared)}."
-    yield from cautions(runs, shared)
-    yield markdown_table(("run", *(column.heading for column in COLUMNS)), *_means(runs, shared))
+    yield from means_as_markdown(runs, shared)
     for column in COLUMNS:
         yield f"## {column.heading}"
         yield markdown_table(("category", *(run.name for run in runs)), _per_category(runs, column))
@@ -102,13 +134,14 @@ def _markdown(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
 
 def _means(runs: Sequence[Run], shared: Sequence[str]) -> tuple[list[Row], list[str | None]]:
     """A row per run, and the best text of each column."""
-    means = [[column.mean([_result(run, name) for name in shared]) for column in COLUMNS] for run in runs]
+    of_run = [[_result(run, name) for name in shared] for run in runs]
+    means = [[column.mean(results) for column in COLUMNS] for results in of_run]
     rows: list[Row] = [
-        (run.name, *(column.text(value) for column, value in zip(COLUMNS, values, strict=True)))
-        for run, values in zip(runs, means, strict=True)
+        (run.name, *flagged(results), *(column.text(value) for column, value in zip(COLUMNS, values, strict=True)))
+        for run, results, values in zip(runs, of_run, means, strict=True)
     ]
     best = [column.best([values[index] for values in means]) for index, column in enumerate(COLUMNS)]
-    return rows, [None, *best]
+    return rows, [*[None] * (len(rows[0]) - len(best)), *best]
 
 
 def _per_category(runs: Sequence[Run], column: Column) -> list[Row]:

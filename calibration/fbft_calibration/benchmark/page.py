@@ -63,6 +63,12 @@ def heading(text: str, level: int) -> str:
     return f"<h{level}>{html.escape(text)}</h{level}>"
 
 
+def fact_table(facts: Iterable[tuple[str, str]]) -> str:
+    """Names and what is to be said about them, shown as they are."""
+    rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in facts)
+    return f"<table>{rows}</table>"
+
+
 def inline_jpeg(path: Path) -> str:
     """A JPEG file, inside the page."""
     data = base64.b64encode(path.read_bytes()).decode()

@@ -27,6 +27,7 @@ PANELS = ("whole picture", "close-up", "close-up with outlines", "anomaly map of
 _PANEL_PX = 300
 _GAP_PX = 6
 _LEAST_WINDOW_PX = 64
+_LEAST_SCALE = 1e-12
 _BLUE = (70, 140, 255)
 _AMBER = (255, 176, 0)
 _DARK = (12, 12, 14)
@@ -75,7 +76,8 @@ class Album:
             (group, (*rank, -self._count)) for group, rank in _ranks(image) if self._is_among_the_few(group, rank)
         ]
         if chosen:
-            strip = picture_strip(pixels, truth, detection, anomaly_map, self.full_scale or detection.peak)
+            full_scale = self.full_scale or max(detection.peak, _LEAST_SCALE)
+            strip = picture_strip(pixels, truth, detection, anomaly_map, full_scale)
             for group, rank in chosen:
                 kept = [*self._kept.get(group, []), (rank, _caption(image), strip)]
                 self._kept[group] = sorted(kept, key=lambda entry: entry[0], reverse=True)[: self.num_each]
@@ -106,11 +108,11 @@ class Album:
 def _ranks(image: InspectedImage) -> Iterator[tuple[str, _Rank]]:
     """Groups that an image can belong to, and how much it tells there."""
     if image.is_defective:
-        found = float(image.is_flagged), float(image.is_located or False), image.score
+        found = float(image.is_flagged or False), float(image.is_located or False), image.score
         yield HARDEST, tuple(-value for value in found)
         yield CLEAREST, found
     else:
-        yield SUSPICIOUS, (float(image.is_flagged), image.score)
+        yield SUSPICIOUS, (float(image.is_flagged or False), image.score)
 
 
 def _caption(image: InspectedImage) -> str:
@@ -119,6 +121,8 @@ def _caption(image: InspectedImage) -> str:
 
 def verdict_in_words(image: InspectedImage) -> str:
     """What the detector's verdict on an image is worth."""
+    if image.is_flagged is None:
+        return "no verdict"
     if not image.is_defective:
         return "false alarm" if image.is_flagged else "passed"
     if not image.is_flagged:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from fbft_calibration.benchmark.result import SUMMARY
 from fbft_calibration.layouts import Category
 from fbft_edge.errors import ArgumentError
 
@@ -49,6 +50,17 @@ def counts(category: Category) -> dict[str, int]:
         "test_defective": len(defective),
         "masks": sum(test.mask is not None for test in defective),
     }
+
+
+def require_own_file(category: Category) -> None:
+    """Stop here if a category's name would put its results in the place of the summary, or of anything elsewhere.
+
+    Raises:
+        ArgumentError: It would.
+    """
+    name = category.name
+    if name in (SUMMARY, "..") or Path(name).name != name:
+        raise ArgumentError(f"{name!r} cannot name results: {name}.json has another use; rename the category")
 
 
 def data_sha256(category: Category, root: Path) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 from scipy.stats import beta
 
+from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
 from fbft_calibration.benchmark.charts import bar_chart, line_chart
-from fbft_calibration.benchmark.page import heading, inline_jpeg, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.benchmark.pictures import PANELS
 from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
 from fbft_calibration.benchmark.tables import (
@@ -48,22 +49,28 @@ _GLOSSARY = (
     ("Q1 to Q4", "the smallest quarter of the defects, the smaller half, three quarters, all of them."),
     ("rho", "robustness to size: mean AUPRO over Q1 to Q4, times how close Q1 and Q4 are."),
     ("touched", "the mask at the calibrated threshold covers at least one pixel of the defect."),
+    ("peak memory", "largest resident memory of a process that inspects, libraries included."),
     ("false region", "a part of the mask that touches no defect."),
     ("diameter", "of the disc with the defect's area."),
     ("paper's thresholds", "99 ranks of the good pixels' scores: low at small limits, for comparing with the paper."),
 )  # fmt: skip
 
 
-def write_summary(run: Run, out: Path) -> None:
+def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mapping[str, str] | None = None) -> None:
     """Write `summary.json`, `summary.md` and `report.html`.
 
     Args:
         run: With at least one result; its pictures are files below its folder.
         out: A folder that exists.
+        peers: Runs of other methods on the same data set.
+        failed: Of those, what failed, with its cause.
     """
+    has_peers = bool(peers or failed)
+    beside = beside_as_html(run, peers, failed or {}) if has_peers else ()
+    beside_markdown = beside_as_markdown(run, peers, failed or {}) if has_peers else ()
     write_json(_summary(run), out / f"{SUMMARY}.json")
-    (out / MARKDOWN).write_text("\n\n".join(_markdown(run)) + "\n", encoding="utf-8")
-    write_page(out / REPORT, f"{run.results[0].dataset}: how well defects are found", _page(run))
+    (out / MARKDOWN).write_text("\n\n".join((*_markdown(run), *beside_markdown)) + "\n", encoding="utf-8")
+    write_page(out / REPORT, f"{run.results[0].dataset}: how well defects are found", (*_page(run), *beside, *_words()))
 
 
 def in_words(result: CategoryResult) -> str:
@@ -72,7 +79,7 @@ def in_words(result: CategoryResult) -> str:
     false_alarms, good = result.flagged(is_defective=False)
     said, known = [], []
     if defective:
-        located = sum(image.is_flagged and image.is_located is True for image in result.images)
+        located = sum(bool(image.is_flagged and image.is_located) for image in result.images)
         said.append(f"{detected} of {defective} defective images were flagged, {located} of them at the defect,")
         known.append(_range(detected, defective))
     if good:
@@ -134,9 +141,11 @@ def _page(run: Run) -> Iterator[str]:
     yield paragraph(_conditions(run.results[0]), "note")
     for result in run.results:
         yield from _category(result, run.folder, is_alone=is_alone)
+
+
+def _words() -> Iterator[str]:
     yield heading("Words", 2)
-    terms = "".join(f"<tr><th>{html.escape(term)}<td>{html.escape(meaning)}" for term, meaning in _GLOSSARY)
-    yield f"<table>{terms}</table>"
+    yield fact_table(_GLOSSARY)
 
 
 def _conditions(result: CategoryResult) -> str:
@@ -166,8 +175,7 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     tables = [html_table((words, *_LIMIT_HEADINGS), _aupro_rows(result, kind)) for kind, words in _AUPRO_KINDS.items()]
     yield side_by_side(*tables)
     yield heading("Facts", 3)
-    facts = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in _facts(result))
-    yield f"<table>{facts}</table>"
+    yield fact_table(_facts(result))
 
 
 def _problems(result: CategoryResult) -> Iterator[str]:

@@ -36,8 +36,8 @@ class InspectedImage:
         defect_type: Name of its folder, or what the data set calls it.
         is_defective: What is true.
         score: Image score.
-        is_flagged: What the detector said, at the bundle's own thresholds.
-        is_located: True when the detector's mask touches the true one; None without a true mask.
+        is_flagged: What the detector said, at the bundle's own thresholds; None for a peer, which has none.
+        is_located: True when the detector's mask touches the true one; None without a true mask or thresholds.
         seconds: From pixels to detection.
     """
 
@@ -45,7 +45,7 @@ class InspectedImage:
     defect_type: str
     is_defective: bool
     score: float
-    is_flagged: bool
+    is_flagged: bool | None
     is_located: bool | None
     seconds: float
 
@@ -75,11 +75,12 @@ class CategoryResult:
         layout: How the data set is laid out.
         settings: All that decides the figures, as it was asked for.
         data_sha256: Identity of the images and masks, by names and sizes.
-        bundle: Teacher, tiles and thresholds that the settings led to.
+        bundle: Teacher, tiles and thresholds that the settings led to; of a peer, what it says about itself.
         provenance: Versions, commit, machine and time.
         seconds: `fit`, `image_median` (pixels to detection) and `scoring` (figures, all images together).
+        peak_memory_bytes: Largest resident memory of a process that inspects; None where it was not measured.
         counts: Images by what they are: `nominal`, `test_nominal`, `test_defective`, `masks`.
-        figures: As `fbft_calibration.metrics` has them.
+        figures: As `fbft_calibration.metrics` has them; None where a peer would need thresholds.
         images: Every test image that could be read.
         pictures: What is shown of it.
         problems: A line for every file that does not count, or not for all figures.
@@ -93,11 +94,17 @@ class CategoryResult:
     bundle: Mapping[str, Any]
     provenance: Mapping[str, Any]
     seconds: Mapping[str, float | None]
+    peak_memory_bytes: int | None
     counts: Mapping[str, int]
     figures: Mapping[str, Any]
     images: tuple[InspectedImage, ...]
     pictures: tuple[Picture, ...]
     problems: tuple[str, ...]
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether images were flagged, and regions marked; peers do neither."""
+        return self.figures["thresholds"] is not None
 
     def flagged(self, *, is_defective: bool, defect_type: str | None = None) -> tuple[int, int]:
         """How many of the defective or nominal images were flagged, and how many there are."""
@@ -106,7 +113,7 @@ class CategoryResult:
             for image in self.images
             if image.is_defective == is_defective and defect_type in (None, image.defect_type)
         ]
-        return sum(image.is_flagged for image in chosen), len(chosen)
+        return sum(image.is_flagged is True for image in chosen), len(chosen)
 
 
 @dataclass(frozen=True, slots=True)

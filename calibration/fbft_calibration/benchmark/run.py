@@ -13,7 +13,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,30 +21,29 @@ from typing import Any
 
 from rich.console import Console
 
+from fbft_calibration.benchmark.kept import is_finished, refuse_other_results
+from fbft_calibration.benchmark.measurement import measure
+from fbft_calibration.benchmark.peer_results import finish_peer, peer_folder, read_peer_runs
 from fbft_calibration.benchmark.pictures import Album
-from fbft_calibration.benchmark.plan import choose, counts, data_sha256, listing_sha256
+from fbft_calibration.benchmark.plan import choose, counts, data_sha256, listing_sha256, require_own_file
 from fbft_calibration.benchmark.report import REPORT, in_words, write_summary
 from fbft_calibration.benchmark.result import (
     CategoryResult,
-    InspectedImage,
-    finished,
-    flat_settings,
     provenance,
-    read_result,
     read_run,
     write_json,
     write_result,
 )
 from fbft_calibration.bundling import BundleSettings, fit_bundle
 from fbft_calibration.fit import FitSettings
-from fbft_calibration.layouts import Category, TestImage, categories
-from fbft_calibration.metrics import CategoryFigures, CategoryTally
-from fbft_calibration.progress import tracked
+from fbft_calibration.layouts import Category, categories
+from fbft_calibration.peers import peer_settings
+from fbft_calibration.peers.bundle_peer import peak_memory_bytes
 from fbft_edge.bundle import Bundle, file_sha256, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
 from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.errors import ArgumentError, BundleError, ImageError
-from fbft_edge.frame import Bool, Detection, Float32, Uint8
+from fbft_edge.errors import ArgumentError, BundleError, FbftError, ImageError, PeerError
+from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.images import image_paths, read_image
 
 _FIT = "fit.json"
@@ -53,8 +52,6 @@ _PAPER_EPOCHS = 50
 _PAPER_BATCH_IMAGES = 4
 _PAPER_PATCHES = 74 * 74  # of an image of 1036x1036
 _PAPER_LEARNING_RATE = 1e-3
-
-Detect = Callable[[Uint8], tuple[Detection, Float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +92,6 @@ class BenchmarkSettings:
         return dataclasses.replace(self.bundle, students=students)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What inspecting a category's test images came to.
-
-    Attributes:
-        figures: Of the category.
-        images: Every test image that could be read.
-        problems: A line for every file that does not count, or not for all figures.
-        scoring_s: Seconds that the figures took beyond inspection, all images together.
-    """
-
-    figures: CategoryFigures
-    images: tuple[InspectedImage, ...]
-    problems: tuple[str, ...]
-    scoring_s: float
-
-
 def paper_settings(bundle: BundleSettings, steps: int | None, pixel_size_mm: float | None) -> BenchmarkSettings:
     """The paper's fit, as far as this one can say it: Adam at 1e-3, batches of 4 images, 50 epochs unless told."""
     students = FitSettings(
@@ -125,9 +105,15 @@ def paper_settings(bundle: BundleSettings, steps: int | None, pixel_size_mm: flo
 
 
 def run_benchmark(
-    root: Path, out: Path, settings: BenchmarkSettings, console: Console, names: Sequence[str] = ()
+    root: Path,
+    out: Path,
+    settings: BenchmarkSettings,
+    console: Console,
+    names: Sequence[str] = (),
+    peers: Sequence[str] = (),
+    resnet_weights: Path | None = None,
 ) -> None:
-    """Measure categories one after the other; the summary is written anew after each.
+    """Measure categories one after the other, peers beside each; the summary is written anew after each of them.
 
     What an earlier run with the same settings has finished is kept.
 
@@ -137,13 +123,19 @@ def run_benchmark(
         settings: How.
         console: Shows what is done.
         names: Of the categories to measure; empty for all of them.
+        peers: To be fitted and measured on the same images; keys of `fbft_calibration.peers.PEERS`.
+        resnet_weights: As `fbft_calibration.peers.open_peer` takes it.
 
     Raises:
-        FbftError: Anything the user can act on. What is wrong with one category is said after the others are done.
+        FbftError: Anything the user can act on. What is wrong with one category or peer is said after the others are
+            done.
     """
     chosen = choose(categories(root), names, root)
-    _refuse_other_results(out, root, settings)
+    refuse_other_results(out, root.resolve().name, settings.of_fit())
+    for peer in peers:
+        refuse_other_results(peer_folder(out, peer), root.resolve().name, peer_settings(peer, resnet_weights))
     refused: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for number, category in enumerate(chosen, start=1):
         console.print(f"{category.name}, {number} of {len(chosen)}", style="bold", markup=False)
         try:
@@ -151,29 +143,52 @@ def run_benchmark(
         except (ArgumentError, ImageError, BundleError) as error:
             refused[category.name] = str(error)
             console.print(f"{category.name} cannot be measured: {error}", style="red", markup=False)
-        else:
-            write_summary(read_run(out), out)
-    if refused:
-        causes = "; ".join(f"{name}: {cause}" for name, cause in refused.items())
-        raise ArgumentError(f"{len(refused)} of {len(chosen)} categories could not be measured: {causes}")
+            continue
+        write_summary(read_run(out), out, read_peer_runs(out), failed)
+        for peer in peers:
+            try:
+                finish_peer(peer, category, root, out, resnet_weights, console)
+            except FbftError as error:
+                failed[f"{peer} on {category.name}"] = str(error)
+                console.print(f"{peer} cannot be measured: {error}", style="red", markup=False)
+            write_summary(read_run(out), out, read_peer_runs(out), failed)
+    _refuse_the_incomplete(refused, failed, len(chosen), len(peers) * (len(chosen) - len(refused)))
     console.print(f"open {out / REPORT}", style="bold green", markup=False)
+
+
+def _refuse_the_incomplete(
+    refused: Mapping[str, str], failed: Mapping[str, str], num_categories: int, num_beside: int
+) -> None:
+    said = {
+        f"{len(refused)} of {num_categories} categories could not be measured": refused,
+        f"{len(failed)} of {num_beside} measurements of peers failed": failed,
+    }
+    lines = [
+        f"{words}: {'; '.join(f'{name}: {cause}' for name, cause in causes.items())}"
+        for words, causes in said.items()
+        if causes
+    ]
+    if lines:
+        raise ArgumentError("; ".join(lines))
 
 
 def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettings, console: Console) -> None:
     """Bring one category to its end, whatever of it is there."""
+    require_own_file(category)
     target = out / f"{category.name}.json"
     digest = data_sha256(category, root)
-    if target.is_file():
-        kept = read_result(target)
-        if (kept.settings, kept.data_sha256) == (settings.as_dict(), digest):
-            console.print(f"kept: {target} is finished", markup=False)
-            return
-        console.print(f"{target} has other images or another pixel size; measured again", markup=False)
+    if is_finished(target, settings.as_dict(), digest, console):
+        return
     bundle, fit_s = _fitted(category, root, out / category.name, settings, console)
     album = Album(bundle.require_thresholds().pixel)
     with _Detectors(bundle) as detectors:
         measured = measure(category, root, detectors.detect, album, settings.pixel_size_mm, console)
-    for line in measured.problems:
+    peak_memory, problems = None, list(measured.problems)
+    try:
+        peak_memory = peak_memory_bytes(bundle, read_image(measured.largest))
+    except PeerError as error:
+        problems.append(f"peak memory is not known: {error}")
+    for line in problems:
         console.print(f"  {line}", style="yellow", markup=False)
     result = CategoryResult(
         category=category.name,
@@ -188,80 +203,15 @@ def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettin
             "image_median": statistics.median(image.seconds for image in measured.images),
             "scoring": measured.scoring_s,
         },
+        peak_memory_bytes=peak_memory,
         counts=counts(category),
         figures=measured.figures.as_dict(),
         images=measured.images,
         pictures=album.write(out / category.name / "pictures", out),
-        problems=measured.problems,
+        problems=tuple(problems),
     )
     write_result(result, target)
     console.print(in_words(result), markup=False)
-
-
-def measure(
-    category: Category, root: Path, detect: Detect, album: Album, pixel_size_mm: float | None, console: Console
-) -> Measured:
-    """Inspect a category's test images and tally what is said about them; any detector will do.
-
-    Args:
-        category: Of the data set at `root`.
-        root: Files are named from there.
-        detect: From a picture of any size to its detection and its (height, width) float32 anomaly map, which is
-            valid until the next call.
-        album: Is offered every image.
-        pixel_size_mm: Side of a pixel on the part, or None.
-        console: Shows the progress bar.
-
-    Raises:
-        ImageError: No test image could be read.
-    """
-    tally = CategoryTally(pixel_size_mm)
-    images: list[InspectedImage] = []
-    problems = list(category.problems)
-    scoring_s = 0.0
-    for test in tracked(category.tests, f"inspecting {category.name}", console):
-        try:
-            pixels = read_image(test.path)
-        except ImageError as error:
-            problems.append(f"{error}; it counts for no figure")
-            continue
-        started = time.perf_counter()
-        detection, anomaly_map = detect(pixels)
-        seconds = time.perf_counter() - started
-        truth, problem = test.truth((pixels.shape[0], pixels.shape[1]))
-        problems += [problem] if problem else []
-        images.append(_inspected(test, root, detection, truth, seconds))
-        started = time.perf_counter()
-        tally.add(
-            anomaly_map,
-            truth,
-            detection.score,
-            is_defective=test.is_defective,
-            is_flagged=detection.is_anomalous,
-            mask=detection.mask,
-            defect_type=test.defect_type,
-        )
-        scoring_s += time.perf_counter() - started
-        album.offer(pixels, truth, detection, anomaly_map, images[-1])
-    if not images:
-        raise ImageError(f"none of the {len(category.tests)} test images of {category.name} could be read")
-    started = time.perf_counter()
-    figures = tally.figures()
-    problems = [line.replace(f"{root}/", "") for line in problems]
-    return Measured(figures, tuple(images), tuple(problems), scoring_s + time.perf_counter() - started)
-
-
-def _refuse_other_results(out: Path, root: Path, settings: BenchmarkSettings) -> None:
-    """Hours of an earlier run are not overwritten, and one summary has one data set and one kind of bundle."""
-    wanted = {"dataset": root.resolve().name, **flat_settings(settings.of_fit())}
-    for result in finished(out):
-        kept = {"dataset": result.dataset, **flat_settings(result.settings)}
-        other = [f"{name} {kept.get(name)}, now {value}" for name, value in wanted.items() if kept.get(name) != value]
-        if other:
-            raise ArgumentError(
-                f"{out} holds {result.category} with other settings ({'; '.join(other)}); "
-                f"choose another --out, or remove {out}"
-            )
 
 
 def _fitted(
@@ -298,19 +248,13 @@ def _nominal_folder(category: Category, folder: Path) -> Iterator[Path]:
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir(parents=True)
     try:
+        are_unique = len({path.name for path in category.nominal}) == len(category.nominal)
         for number, path in enumerate(category.nominal):
-            (links / f"{number:05d}-{path.name}").symlink_to(path.resolve())
+            name = path.name if are_unique else f"{number:05d}-{path.name}"
+            (links / name).symlink_to(path.resolve())
         yield links
     finally:
         shutil.rmtree(links)
-
-
-def _inspected(test: TestImage, root: Path, detection: Detection, truth: Bool | None, seconds: float) -> InspectedImage:
-    is_located = bool((detection.mask & truth).any()) if test.is_defective and truth is not None else None
-    name = test.path.relative_to(root).as_posix()
-    return InspectedImage(
-        name, test.defect_type, test.is_defective, detection.score, detection.is_anomalous, is_located, seconds
-    )
 
 
 def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
@@ -339,7 +283,7 @@ class _Detectors:
         self._pool.close()
 
     def detect(self, pixels: Uint8) -> tuple[Detection, Float32]:
-        """See `Detect`."""
+        """See `measure`."""
         size = pixels.shape[0], pixels.shape[1]
         if size not in self._sizes and len(self._sizes) == _MOST_SIZES:
             self._sizes.clear()

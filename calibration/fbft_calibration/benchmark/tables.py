@@ -14,6 +14,10 @@ from fbft_calibration.benchmark.result import CategoryResult
 
 LIMITS_PERCENT = (30, 10, 5, 1)
 NOT_THERE = "-"
+NOT_APPLICABLE = "\u2013"
+NOT_APPLICABLE_NOTE = (
+    f"{NOT_APPLICABLE}: not applicable; only fbft-edge has thresholds with a stated false-alarm rate, and so flags."
+)
 
 Row = Sequence[str]
 
@@ -27,7 +31,7 @@ class Column:
         heading: Above the column.
         value: None where the figure does not exist.
         form: Of the number.
-        is_best_low: Seconds rather than shares.
+        is_best_low: Seconds or memory rather than shares.
     """
 
     name: str
@@ -61,6 +65,10 @@ def _column(name: str, heading: str) -> Column:
     return Column(name, heading, value)
 
 
+def _peak_memory_gib(result: CategoryResult) -> float | None:
+    return None if result.peak_memory_bytes is None else result.peak_memory_bytes / 2**30
+
+
 COLUMNS = (
     _column("image_auroc", "image AUROC"),
     _column("image_f1_max", "image F1 max"),
@@ -71,6 +79,7 @@ COLUMNS = (
     _column("aupro_5", "AUPRO 5 %"),
     _column("rho_5", "rho 5 %"),
     Column("image_median_s", "s per image", lambda result: result.seconds.get("image_median"), ".3f", is_best_low=True),
+    Column("peak_memory_gib", "peak memory, GiB", _peak_memory_gib, ".2f", is_best_low=True),
 )
 
 
@@ -79,22 +88,25 @@ def shown(value: float | None, form: str = ".4f") -> str:
     return NOT_THERE if value is None else format(value, form)
 
 
-RESULT_HEADINGS = ("category", "flagged", "false alarms", "defects touched", *(column.heading for column in COLUMNS))
+FIGURE_HEADINGS = ("flagged", "false alarms", "defects touched", *(column.heading for column in COLUMNS))
+RESULT_HEADINGS = ("category", *FIGURE_HEADINGS)
 
 
 def result_rows(results: Sequence[CategoryResult]) -> list[Row]:
     """One row per category under `RESULT_HEADINGS`, and their mean where there are several."""
     rows: list[Row] = [
-        (result.category, *_flagged([result]), *(column.text(column.value(result)) for column in COLUMNS))
+        (result.category, *flagged([result]), *(column.text(column.value(result)) for column in COLUMNS))
         for result in results
     ]
     if len(results) > 1:
-        rows.append(("mean", *_flagged(results), *(column.text(column.mean(results)) for column in COLUMNS)))
+        rows.append(("mean", *flagged(results), *(column.text(column.mean(results)) for column in COLUMNS)))
     return rows
 
 
-def _flagged(results: Sequence[CategoryResult]) -> tuple[str, str, str]:
+def flagged(results: Sequence[CategoryResult]) -> tuple[str, str, str]:
     """Defective and nominal images that were flagged, defects that were touched, of all there are."""
+    if not all(result.has_thresholds for result in results):
+        return NOT_APPLICABLE, NOT_APPLICABLE, NOT_APPLICABLE
     thresholds = [result.figures["thresholds"] for result in results]
     return (
         _of([result.flagged(is_defective=True) for result in results]),

@@ -1,0 +1,107 @@
+"""A category and a peer in; the peer's result, beside our own and in the same form, out.
+
+Knows nothing about how peers work or how figures are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fbft_calibration.benchmark.kept import is_finished
+from fbft_calibration.benchmark.measurement import measure
+from fbft_calibration.benchmark.pictures import Album
+from fbft_calibration.benchmark.plan import counts, data_sha256
+from fbft_calibration.benchmark.result import CategoryResult, Run, finished, provenance, write_result
+from fbft_calibration.benchmark.tables import COLUMNS
+from fbft_calibration.layouts import Category
+from fbft_calibration.peers import PeerProcess, open_peer, peer_settings
+
+
+def peer_folder(out: Path, name: str) -> Path:
+    """Where a peer's results lie."""
+    return out / "peers" / name
+
+
+def read_peer_runs(out: Path) -> tuple[Run, ...]:
+    """What all peers have finished below a folder of results.
+
+    Raises:
+        ArgumentError: A result that cannot be read.
+    """
+    folders = sorted(path for path in (out / "peers").glob("*") if path.is_dir())
+    runs = (Run(folder.name, folder, finished(folder)) for folder in folders)
+    return tuple(run for run in runs if run.results)
+
+
+def finish_peer(
+    name: str, category: Category, root: Path, out: Path, resnet_weights: Path | None, console: Console
+) -> None:
+    """Fit a peer on a category's nominal images, all of them, and measure it; a finished result is kept.
+
+    Raises:
+        PeerError: It failed.
+        FbftError: Whatever else the user can act on.
+    """
+    folder = peer_folder(out, name)
+    target = folder / f"{category.name}.json"
+    settings, digest = peer_settings(name, resnet_weights), data_sha256(category, root)
+    if is_finished(target, settings, digest, console):
+        return
+    console.print(f"{name}: fitting on {len(category.nominal)} images", markup=False)
+    with open_peer(name, resnet_weights) as peer:
+        result = measure_peer(peer, category, root, folder, settings, console)
+    write_result(result, target)
+    console.print(f"{name}: {_in_words(result)}", markup=False)
+
+
+def measure_peer(
+    peer: PeerProcess, category: Category, root: Path, folder: Path, settings: Mapping[str, Any], console: Console
+) -> CategoryResult:
+    """Fit and measure a running peer.
+
+    Args:
+        peer: Not fitted.
+        category: Of the data set at `root`.
+        root: Files are named from there.
+        folder: Of the peer's results; the pictures are written there.
+        settings: All that decides the peer.
+        console: Shows the progress bar.
+
+    Raises:
+        PeerError: It failed.
+        ImageError: No test image could be read.
+    """
+    peer.fit(category.nominal)
+    album = Album(None)
+    measured = measure(category, root, peer.detect, album, None, console, has_thresholds=False)
+    cost = peer.cost()
+    return CategoryResult(
+        category=category.name,
+        dataset=root.resolve().name,
+        layout=category.layout,
+        settings=settings,
+        data_sha256=data_sha256(category, root),
+        bundle=peer.settings,
+        provenance=provenance(),
+        seconds={"fit": cost.fit_s, "image_median": cost.image_median_s, "scoring": measured.scoring_s},
+        peak_memory_bytes=cost.peak_memory_bytes,
+        counts=counts(category),
+        figures=_without_thresholds(measured.figures.as_dict()),
+        images=measured.images,
+        pictures=album.write(folder / category.name / "pictures", folder),
+        problems=measured.problems,
+    )
+
+
+def _without_thresholds(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a detector that flags nothing; 0 would say that it had tried."""
+    types = [{**kind, "detected": None, "components_found": None} for kind in figures["types"]]
+    return {**figures, "thresholds": None, "types": types}
+
+
+def _in_words(result: CategoryResult) -> str:
+    return ", ".join(f"{column.heading} {column.text(column.value(result))}" for column in COLUMNS)
