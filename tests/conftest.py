@@ -44,13 +44,15 @@ def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def small_model(small_bundle: Bundle) -> PatchDistanceModel:
     """The torch model behind `small_bundle`, float32, from the bundle's own students."""
-    from fbft_edge.bundle import STUDENTS
+    from fbft_edge.bundle import PROTOTYPES, STUDENTS
     from fbft_export.graph import PatchDistanceModel
+    from fbft_export.prototypes import load_prototypes
     from fbft_export.students import load_students
     from fbft_export.teacher import load_teacher
 
     teacher = load_teacher(small_bundle.teacher.name, tile_px=small_bundle.tile.tile_px)
-    return PatchDistanceModel(teacher, load_students(small_bundle.file(STUDENTS)))
+    prototypes = load_prototypes(small_bundle.file(PROTOTYPES))
+    return PatchDistanceModel(teacher, load_students(small_bundle.file(STUDENTS)), prototypes)
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,13 @@ from rich.console import Console
 from fbft_calibration.dataset import NominalImage, NominalSet, require_enough, scan_nominal
 from fbft_calibration.features import cached_features, cut_tiles
 from fbft_calibration.fit import FitSettings, fit_students
+from fbft_calibration.prototypes import find_prototypes
 from fbft_calibration.report import write_report
 from fbft_calibration.threshold import conformal_thresholds, explain, measure_scores
 from fbft_edge.bundle import (
     GRAPH,
     MANIFEST,
+    PROTOTYPES,
     REPORT,
     STUDENTS,
     Bundle,
@@ -43,6 +45,7 @@ from fbft_edge.tiling import LEAST_TILE_PATCHES, TileGeometry, TilePlan, best_ti
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE
+from fbft_export.prototypes import save_prototypes
 from fbft_export.reference import write_reference
 from fbft_export.students import Students, save_students
 from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
@@ -68,6 +71,7 @@ class BundleSettings:
         precision: Of the OpenVINO engine; None is the machine's own.
         mixed_sizes: Use nominal images of every size.
         students: How they are fitted.
+        prototypes: Most nominal prototypes; 0 leaves them out, as the paper does.
     """
 
     teacher: str = OFFLINE_TEACHER
@@ -81,6 +85,7 @@ class BundleSettings:
     precision: str | None = None
     mixed_sizes: bool = False
     students: FitSettings = dataclasses.field(default_factory=FitSettings)
+    prototypes: int = 1024
 
 
 def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Console) -> Bundle:
@@ -105,11 +110,14 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
     console.print(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
     result = fit_students(f_j, f_k, settings.students, console)
     model.students = result.students
+    model.prototypes = find_prototypes(f_k, settings.prototypes, settings.students.seed, console)
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
     console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
     with building(out) as partial:
         save_students(result.students, partial / STUDENTS)
+        if model.prototypes is not None:
+            save_prototypes(model.prototypes, partial / PROTOTYPES)
         write_graph(model, partial / GRAPH)
         write_reference(model, _parity_tiles(geometry, held_out), partial / PARITY_FILE)
         bundle = seal_bundle(_describe(partial, out.stem, teacher, geometry, nominal, fit_images, result.losses))

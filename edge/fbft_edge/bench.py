@@ -25,7 +25,7 @@ from fbft_edge.frame import Uint8
 from fbft_edge.scoring import find_regions, image_score
 from fbft_edge.tiling import TilePlan
 
-_MODEL_STAGES = ("teacher", "students", "distance")
+_MODEL_STAGES = ("teacher", "students", "prototypes", "distance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _part(name: str) -> str:
 
 
 def _model_stages(bundle: Bundle, detector: OpenVinoDetector, repeats: int) -> Iterator[Stage]:
-    """Teacher, students and distance: the engine's time, shared out by its own profile of one tile."""
+    """Teacher, students, prototypes and distance: the engine's time, shared out by its own profile of one tile."""
     plan = detector.plan
     tiles = np.random.default_rng(1).integers(
         0, 256, (plan.num_tiles, bundle.tile.tile_px, bundle.tile.tile_px, 3), np.uint8
@@ -128,12 +128,15 @@ def _model_stages(bundle: Bundle, detector: OpenVinoDetector, repeats: int) -> I
     out = np.empty((plan.num_tiles, bundle.tile.tile_patches, bundle.tile.tile_patches), np.float32)
     total_ms = 1e3 * _timed(lambda: detector.engine.infer(tiles, out), repeats)
     shares, flops = _profile(bundle, detector.engine.precision, tiles[:1]), graph_flops(bundle)
-    weights = bundle.file(GRAPH).stat().st_size // (2 if detector.engine.precision == "bf16" else 1)
-    student_weights = 2 * 3 * bundle.teacher.embed_dim**2 * (2 if detector.engine.precision == "bf16" else 4)
+    width = 2 if detector.engine.precision == "bf16" else 4
+    weights = bundle.file(GRAPH).stat().st_size * width // 4
+    student_weights = 2 * 3 * bundle.teacher.embed_dim**2 * width
+    prototype_weights = flops["prototypes"] // (2 * bundle.tile.tile_patches**2) * width  # each serves every patch once
     for name in _MODEL_STAGES:
         moved = {
-            "teacher": tiles.nbytes + weights - student_weights,
+            "teacher": tiles.nbytes + weights - student_weights - prototype_weights,
             "students": student_weights,
+            "prototypes": prototype_weights,
             "distance": out.nbytes,
         }
         yield Stage(name, total_ms * shares[name], flops[name] * plan.num_tiles, moved[name])

@@ -35,6 +35,7 @@ SCHEMA = "fbft.bundle/1"
 MANIFEST = "bundle.json"
 GRAPH = "model.onnx"
 STUDENTS = "students.safetensors"
+PROTOTYPES = "prototypes.safetensors"
 REPORT = "report.html"
 ENGINES = "engines"
 _MAX_MANIFEST_BYTES = 16 << 20

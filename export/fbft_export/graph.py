@@ -1,6 +1,6 @@
-"""One ONNX graph from teacher and students: uint8 tiles in, patch distances out.
+"""One ONNX graph from teacher, students and prototypes: uint8 tiles in, patch distances out.
 
-Normalisation, teacher, students and distance are inside, so no runtime has preprocessing of its own.
+Normalisation, teacher, students, prototypes and distance are inside, so no runtime has preprocessing of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import nn
 
+from fbft_export.prototypes import Prototypes
 from fbft_export.students import Students, patch_distance
 from fbft_export.teacher import Teacher
 
@@ -21,15 +22,21 @@ _OPSET = 20
 
 
 class PatchDistanceModel(nn.Module):
-    """(batch, tile, tile, 3) uint8 RGB to (batch, rows, columns) float32 patch distance in [0, 4]."""
+    """(batch, tile, tile, 3) uint8 RGB to (batch, rows, columns) float32 patch distance.
+
+    With prototypes it is sqrt(d_F d_B) d_N^2, in [0, 8]: the geometric mean of forward and backward distance, times the
+    squared distance to the nearest prototype (docs/benchmarks/ablation.md says why). Without them it is the paper's,
+    d_F d_B, in [0, 4].
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, teacher: Teacher, students: Students) -> None:
+    def __init__(self, teacher: Teacher, students: Students, prototypes: Prototypes | None = None) -> None:
         super().__init__()
         self.teacher = teacher
         self.students = students
+        self.prototypes = prototypes
         self.register_buffer("mean", 255 * torch.tensor(teacher.mean).view(1, 3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(teacher.std).view(1, 3, 1, 1)))
         self.eval()
@@ -44,7 +51,10 @@ class PatchDistanceModel(nn.Module):
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Patch distances of uint8 tiles."""
         side = self.teacher.tile_px // self.teacher.patch_px
-        distance = patch_distance(self.students, *self.features(tiles))
+        f_j, f_k = self.features(tiles)
+        distance = patch_distance(self.students, f_j, f_k).flatten()
+        if self.prototypes is not None:
+            distance = distance.sqrt() * 2 * self.prototypes(f_k.flatten(0, -2)).clamp_min(0)
         return distance.float().reshape(-1, side, side)
 
 
@@ -87,10 +97,10 @@ def _feed_input_to_cast_alone(graph: onnx.ModelProto) -> None:
 
 
 def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
-    """Prefix each node with `teacher/` or `students/`, and drop the exporter's notes, which hold local paths."""
+    """Prefix each node with the part that it belongs to, and drop the exporter's notes, which hold local paths."""
     for node in graph.graph.node:
         scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "")
-        owner = next((name for name in ("teacher", "students") if f"'{name}'" in scopes), "distance")
+        owner = next((name for name in ("teacher", "students", "prototypes") if f"'{name}'" in scopes), "distance")
         node.name = f"{owner}/{node.name}"
         del node.metadata_props[:]
     del graph.metadata_props[:]

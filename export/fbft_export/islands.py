@@ -234,5 +234,5 @@ def _norm_nodes(wiring: Wiring) -> set[int]:
 
 
 def part_of(node: NodeProto) -> str:
-    """`teacher`, `students` or `distance`."""
+    """`teacher`, `students`, `prototypes` or `distance`."""
     return str(node.name).split("/", 1)[0]

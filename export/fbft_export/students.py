@@ -50,7 +50,7 @@ def unit_distance(estimate: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 
 def patch_distance(students: Students, f_j: torch.Tensor, f_k: torch.Tensor) -> torch.Tensor:
-    """Product of forward and backward distance, (..., embed_dim) features to (...) in [0, 4]."""
+    """The paper's: product of forward and backward distance, (..., embed_dim) features to (...) in [0, 4]."""
     estimate_k, estimate_j = students(f_j, f_k)
     return unit_distance(estimate_k, f_k) * unit_distance(estimate_j, f_j)
 

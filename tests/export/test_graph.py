@@ -80,7 +80,7 @@ def test_any_batch_gives_the_distances_of_its_tiles(small_bundle: Bundle, batch:
 
 
 def test_every_node_says_which_part_it_belongs_to(graph: onnx.ModelProto) -> None:
-    assert {node.name.split("/")[0] for node in graph.graph.node} == {"teacher", "students", "distance"}
+    assert {node.name.split("/")[0] for node in graph.graph.node} == {"teacher", "students", "prototypes", "distance"}
 
 
 def test_everything_is_in_one_file(graph: onnx.ModelProto, small_bundle: Bundle) -> None:

@@ -1,0 +1,43 @@
+"""Nominal prototypes found in cached teacher features: spherical k-means.
+
+Knows nothing about images, students or thresholds.
+"""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from torch.nn import functional
+
+from fbft_calibration.progress import tracked
+from fbft_export.prototypes import Prototypes
+
+_SAMPLE_PATCHES = 65536
+_PATCHES_EACH = 8
+_ROUNDS = 10
+
+
+def find_prototypes(f_k: torch.Tensor, count: int, seed: int, console: Console) -> Prototypes | None:
+    """Centres of the nominal features' directions.
+
+    Args:
+        f_k: (patches, embed_dim) features after block k.
+        count: How many are wanted; at most one for eight patches is found.
+        seed: Of the sample and the first centres.
+        console: Shows the progress bar.
+
+    Returns:
+        None when none is wanted.
+    """
+    if not count:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(f_k), generator=generator)[:_SAMPLE_PATCHES]
+    features = functional.normalize(f_k[chosen].float(), dim=-1)
+    centres = features[: max(1, min(count, len(features) // _PATCHES_EACH))].clone()
+    for _ in tracked(range(_ROUNDS), "finding prototypes", console):
+        nearest = torch.cat([(part @ centres.T).argmax(dim=-1) for part in torch.split(features, 4096)])
+        sums = torch.zeros_like(centres).index_add_(0, nearest, features)
+        is_used = torch.bincount(nearest, minlength=len(centres)) > 0
+        centres = torch.where(is_used[:, None], functional.normalize(sums, dim=-1), centres)
+    return Prototypes(centres).eval()
