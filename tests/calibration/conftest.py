@@ -19,7 +19,7 @@ from fbft_edge.scoring import find_regions, image_score
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)
-FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2"]
+FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2", "--precision", "f32"]
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from fbft_edge.images import write_image
 from fbft_edge.scoring import image_score
 from fbft_edge.synthetic import render_part
 
-FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2"]
+FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2", "--precision", "f32"]
 AGAIN = ["--category", "parts", "--pixel-size-mm", "0.05", *FAST]
 WRONG = {
     "no data set": [],

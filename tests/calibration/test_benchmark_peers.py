@@ -17,7 +17,7 @@ from fbft_calibration.benchmark.result import CategoryResult, Run, read_result
 from fbft_calibration.cli import main
 from fbft_calibration.peers import NOT_RUN, PEERS, VIT, PeerProcess, Recipe
 
-FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2"]
+FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2", "--precision", "f32"]
 AGAIN = ["--category", "parts", "--pixel-size-mm", "0.05", *FAST]
 TITLE = "Beside other methods"
 

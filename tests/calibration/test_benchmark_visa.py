@@ -17,7 +17,7 @@ from fbft_edge.images import write_image
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)
-FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2"]
+FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2", "--precision", "f32"]
 NUM_FITTED, NUM_GOOD, NUM_DEFECTIVE = 12, 3, 2
 
 
