@@ -13,7 +13,7 @@ from fbft_calibration.progress import tracked
 from fbft_export.prototypes import Prototypes
 
 _SAMPLE_PATCHES = 65536
-_PATCHES_EACH = 8
+_PATCHES_EACH = 24
 _ROUNDS = 10
 
 
@@ -22,7 +22,7 @@ def find_prototypes(f_k: torch.Tensor, count: int, seed: int, console: Console) 
 
     Args:
         f_k: (patches, embed_dim) features after block k.
-        count: How many are wanted; at most one for eight patches is found.
+        count: How many are wanted; at most one for 24 patches is found.
         seed: Of the sample and the first centres.
         console: Shows the progress bar.
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors import safe_open
 
 from fbft_edge.bench import graph_flops, run_bench
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle import PROTOTYPES, Bundle
 from fbft_edge.errors import ArgumentError
 
-STAGES = {"tiles", "teacher", "students", "distance", "map", "score", "mask"}
-MODEL_STAGES = {"teacher", "students", "distance"}
+STAGES = {"tiles", "teacher", "students", "prototypes", "distance", "map", "score", "mask"}
+MODEL_STAGES = {"teacher", "students", "prototypes", "distance"}
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,18 @@ def student_flops(bundle: Bundle) -> int:
     return bundle.tile.tile_patches**2 * 2 * 3 * 2 * bundle.teacher.embed_dim**2
 
 
+def prototype_flops(bundle: Bundle) -> int:
+    """Of one tile: every patch against every prototype."""
+    with safe_open(bundle.file(PROTOTYPES), "np") as stored:
+        count = stored.get_slice("prototypes").get_shape()[0]
+    return bundle.tile.tile_patches**2 * 2 * count * bundle.teacher.embed_dim
+
+
 def test_the_flops_of_a_tile_are_those_of_the_architecture(small_bundle: Bundle) -> None:
     assert graph_flops(small_bundle) == {
         "teacher": teacher_flops(small_bundle),
         "students": student_flops(small_bundle),
+        "prototypes": prototype_flops(small_bundle),
         "distance": 0,
     }
 
@@ -53,7 +62,7 @@ def test_the_flops_of_a_tile_are_those_of_the_architecture(small_bundle: Bundle)
 def test_the_flops_of_a_frame_are_those_of_its_tiles_and_little_more(
     figures: dict[str, Any], small_bundle: Bundle
 ) -> None:
-    model = figures["tiles"] * (teacher_flops(small_bundle) + student_flops(small_bundle))
+    model = figures["tiles"] * sum(part(small_bundle) for part in (teacher_flops, student_flops, prototype_flops))
     assert model < figures["flops"] < 1.01 * model
 
 
