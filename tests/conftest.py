@@ -37,7 +37,7 @@ def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from fbft_calibration.fit import FitSettings
 
     out = tmp_path_factory.mktemp("bundles") / "small.fbft"
-    settings = BundleSettings(tile_px=112, students=FitSettings(steps=20))
+    settings = BundleSettings(tile_px=112, students=FitSettings(steps=20), prototypes=32)
     return fit_bundle(nominal_folder, out, settings, Console(quiet=True))
 
 

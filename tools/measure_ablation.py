@@ -52,9 +52,10 @@ from fbft_export.teacher import NAMED_TEACHERS, Teacher, load_teacher
 Blocks = tuple[int, int]
 
 DEFAULTS = BundleSettings()
+PROTOTYPES = 1024
 # From forward, backward and squared prototype distance, (patches,) each, to the patch distance.
 DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "default": lambda forward, backward, nominal: (forward * backward).sqrt() * nominal,
+    "with-prototypes": lambda forward, backward, nominal: (forward * backward).sqrt() * nominal,
     "product": lambda forward, backward, nominal: forward * backward,
     "sum": lambda forward, backward, nominal: forward + backward,
     "forward": lambda forward, backward, nominal: forward,
@@ -63,13 +64,13 @@ DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.
     "root-of-prototypes": lambda forward, backward, nominal: (forward * backward * nominal).sqrt(),
     "product-times-prototypes": lambda forward, backward, nominal: forward * backward * nominal,
 }
-# From the default's patch grid of a frame, and the mean and the deviation of nominal ones, to another.
+# From the patch grid of a frame, with prototypes, and the mean and the deviation of nominal ones, to another.
 GRIDS: dict[str, Callable[[Float32, Float32, Float32], Float32]] = {
     "minus-median": lambda grid, mean, deviation: grid - np.median(grid),
     "over-position": lambda grid, mean, deviation: grid / mean,
     "z-position": lambda grid, mean, deviation: (grid - mean) / deviation,
 }
-# Sums of the default's maps, each in units of its nominal mean: over all --blocks, over all scales and tile sizes.
+# Sums of the maps with prototypes, each in units of its nominal mean: over all --blocks, over all scales and tiles.
 SUMS = ("pairs", "scales")
 NAMES = (*DISTANCES, *GRIDS, *SUMS)
 NO_PROTOTYPES = frozenset({"product", "sum", "forward", "backward"})
@@ -180,7 +181,7 @@ class Trial:
         if unknown := sorted(set(self.names) - set(NAMES)):
             raise ArgumentError(f"there is no variant {', '.join(unknown)}; choose from {', '.join(NAMES)}")
         self.steps = args.steps or [DEFAULTS.students.steps]
-        self.counts = args.prototypes or [DEFAULTS.prototypes]
+        self.counts = args.prototypes or [PROTOTYPES]
         if min(*self.steps, *self.counts, args.most_nominal, args.seed + 1) < 1:
             raise ArgumentError("--steps, --prototypes and --most-nominal must be at least 1, --seed at least 0")
         pairs = [_blocks(text) for text in args.blocks] if args.blocks else [None]
@@ -195,7 +196,7 @@ class Trial:
         sides = product(args.scale or [DEFAULTS.scale], args.tile or [None])
         self.plans = [(scale, self.plan(scale, tile_px)) for scale, tile_px in sides]
         own = NAMED_TEACHERS[args.teacher].blocks if args.teacher in NAMED_TEACHERS else self.pairs[0]
-        self.default_flops = self.flops(self.plan(DEFAULTS.scale, None), own, "default", DEFAULTS.prototypes)
+        self.default_flops = self.flops(self.plan(DEFAULTS.scale, None), own, "product", 0)
 
     def rows(self) -> Iterator[str]:
         """Markdown lines, each as soon as it is known."""
@@ -217,7 +218,7 @@ class Trial:
             yield self.row("scales", firsts)
 
     def fits(self, view: View, blocks: Blocks) -> Generator[str, None, list[Scored]]:
-        """Lines of one pair of blocks on one view; returns the default's, in the order of steps and prototypes."""
+        """Lines of one pair of blocks on one view; returns those with prototypes, by steps and count."""
         fit_images, _ = self.nominal.split(DEFAULTS.held_out, self.args.seed)
         f_j, f_k = view.patches([image.path for image in fit_images], blocks)
         defaults = []
@@ -226,7 +227,7 @@ class Trial:
             for count in self.counts:
                 prototypes = cast(Prototypes, find_prototypes(f_k, count, self.args.seed, self.console))
                 scored = self.scored(view, blocks, students, prototypes)
-                defaults.append(scored["default"])
+                defaults.append(scored["with-prototypes"])
                 label = f"{view.name}, blocks {blocks[0]},{blocks[1]}, {steps} steps"
                 for name in (name for name in self.names if name not in SUMS):
                     if name not in NO_PROTOTYPES:
@@ -238,12 +239,12 @@ class Trial:
     def scored(self, view: View, blocks: Blocks, students: Students, prototypes: Prototypes) -> dict[str, Scored]:
         """Every variant of one fit."""
         grids_of = partial(view.grids, blocks=blocks, students=students, prototypes=prototypes)
-        nominal = np.stack([grids_of(image.path)["default"] for image in self.nominal])
+        nominal = np.stack([grids_of(image.path)["with-prototypes"] for image in self.nominal])
         mean, deviation = (_smoothed(grid) for grid in (nominal.mean(axis=0), nominal.std(axis=0)))
         found: dict[str, dict[Path, Float32]] = {name: {} for name in NAMES if name not in SUMS}
         for test in tracked(self.tests, "patch distances", self.console):
             grids = grids_of(test.path)
-            grids |= {name: change(grids["default"], mean, deviation) for name, change in GRIDS.items()}
+            grids |= {name: change(grids["with-prototypes"], mean, deviation) for name, change in GRIDS.items()}
             for name, grid in grids.items():
                 found[name][test.path] = grid
         flops = partial(self.flops, view.plan, blocks, prototypes=len(prototypes.vectors))
@@ -363,7 +364,7 @@ def main() -> int:
     add("--tile", action="append", type=int, metavar="PX", help="default: the cheapest for the scale; repeatable")
     add("--blocks", action="append", metavar="J,K", help="default: the teacher's; repeatable")
     add("--steps", action="append", type=int, help=f"of the fit (default: {DEFAULTS.students.steps}); repeatable")
-    add("--prototypes", action="append", type=int, metavar="N", help=f"default: {DEFAULTS.prototypes}; repeatable")
+    add("--prototypes", action="append", type=int, metavar="N", help=f"default: {PROTOTYPES}; repeatable")
     add("--most-nominal", type=int, default=1000, metavar="N", help="images used (default: %(default)s)")
     add("--teacher", default=DEFAULTS.teacher)
     add("--weights", type=Path, help="local .safetensors for the teacher")

@@ -71,7 +71,7 @@ class BundleSettings:
         precision: Of the OpenVINO engine; None is the machine's own.
         mixed_sizes: Use nominal images of every size.
         students: How they are fitted.
-        prototypes: Most nominal prototypes; 0 leaves them out, as the paper does.
+        prototypes: Most nominal prototypes; 0 for none, as in the paper. docs/benchmarks/ablation.md says what they do.
     """
 
     teacher: str = OFFLINE_TEACHER
@@ -85,7 +85,7 @@ class BundleSettings:
     precision: str | None = None
     mixed_sizes: bool = False
     students: FitSettings = dataclasses.field(default_factory=FitSettings)
-    prototypes: int = 1024
+    prototypes: int = 0
 
 
 def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Console) -> Bundle:

@@ -153,9 +153,15 @@ def test_nothing_is_written_where_there_is_no_terminal(graph: bytes) -> None:
 
 
 def test_ctrl_c_ends_a_build(graph: bytes) -> None:
-    threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,)).start()
+    class Screen(io.StringIO):
+        """Ctrl-C is pressed as soon as something is to be seen."""
+
+        def write(self, text: str) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return super().write(text)
+
     with pytest.raises(KeyboardInterrupt):
-        built(graph)
+        built(graph, console=Console(file=Screen(), force_terminal=True))
 
 
 def test_ctrl_c_means_again_after_a_build_what_it_meant_before(graph: bytes) -> None:
