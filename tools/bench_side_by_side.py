@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import timm
 import torch
 from rich.console import Console
@@ -31,7 +30,7 @@ from rich.table import Table
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bench import measure_floors, run_bench
 from fbft_edge.bundle import GRAPH, Bundle, seal_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision
+from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision, openvino_core
 from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import TileGeometry, best_tile_px, patch_grid
 from fbft_export.engines import export_openvino
@@ -162,7 +161,7 @@ def _normalised(tiles: torch.Tensor, teacher: Teacher) -> torch.Tensor:
 def _anomalib_openvino(peer: Any, folder: Path, size: int) -> Any:
     """anomalib's own OpenVINO export, compiled at OpenVINO's own defaults."""
     path = peer.to_openvino(export_root=folder, input_size=(size, size))
-    return openvino.Core().compile_model(str(path), "CPU")
+    return openvino_core().compile_model(str(path), "CPU")
 
 
 def _our_bundle(peer: Any, path: Path, size: int, overlap: int) -> Bundle:

@@ -37,7 +37,7 @@ from fbft_calibration.metrics import CategoryTally
 from fbft_calibration.progress import tracked
 from fbft_calibration.prototypes import find_prototypes
 from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.detectors.openvino import native_precision
+from fbft_edge.detectors.openvino import native_precision, openvino_core
 from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
 from fbft_edge.frame import Float32
@@ -110,7 +110,7 @@ class View:
             module = BlockFeatures(teacher, blocks).eval()
             graph = openvino.convert_model(module, example_input=example, input=list(example.shape))
         hint = {"INFERENCE_PRECISION_HINT": native_precision()}
-        self._compiled = openvino.Core().compile_model(graph, "CPU", hint)
+        self._compiled = openvino_core().compile_model(graph, "CPU", hint)
         self._features: dict[Path, torch.Tensor] = {}
 
     def read(self, paths: Sequence[Path], console: Console) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
+from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision, openvino_core
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Uint8
 from fbft_edge.scoring import find_regions, image_score
@@ -85,7 +85,7 @@ def measure_floors(precision: str, embed_dim: int) -> Floors:
         weight = generator.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0]))
         signal = opset13.matmul(signal, opset13.constant(weight), False, False)
     model = openvino.Model([signal], [model_input])
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     request, tokens_in = compiled.create_infer_request(), generator.standard_normal((tokens, embed_dim), np.float32)
     best_s = min(_times(lambda: request.infer([tokens_in], share_inputs=True), 7))
     source = np.ones(1 << 24, np.float32)
@@ -96,7 +96,7 @@ def measure_floors(precision: str, embed_dim: int) -> Floors:
 
 def graph_flops(bundle: Bundle) -> dict[str, int]:
     """FLOPs of one tile in matrix products and convolutions, by part of the model, counted from the graph."""
-    model = openvino.Core().read_model(bundle.file(GRAPH))
+    model = openvino_core().read_model(bundle.file(GRAPH))
     model.reshape([1, bundle.tile.tile_px, bundle.tile.tile_px, 3])
     totals = dict.fromkeys(_MODEL_STAGES, 0)
     for operation in model.get_ordered_ops():
@@ -143,7 +143,7 @@ def _model_stages(bundle: Bundle, detector: OpenVinoDetector, repeats: int) -> I
 
 
 def _profile(bundle: Bundle, precision: str, tile: Uint8) -> dict[str, float]:
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(bundle.file(GRAPH))
     model.reshape(list(tile.shape))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERF_COUNT": True})

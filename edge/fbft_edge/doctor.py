@@ -24,7 +24,7 @@ from rich.table import Table
 from fbft_edge.bundle import Bundle
 from fbft_edge.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.cuda import CudaDetector
-from fbft_edge.detectors.openvino import native_precision
+from fbft_edge.detectors.openvino import native_precision, openvino_core
 from fbft_edge.errors import EngineError
 from fbft_edge.extras import missing_modules
 from fbft_edge.kernels.frame_kernels import FrameKernels
@@ -89,7 +89,7 @@ def _machine() -> Finding:
 
 
 def _cpu_engine() -> Finding:
-    core = openvino.Core()
+    core = openvino_core()
     name = core.get_property("CPU", "FULL_DEVICE_NAME").strip()
     detail = f"{openvino.__version__}, runs {native_precision()} on {name}"
     return Finding("OpenVINO engine", State.READY, detail)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -234,3 +236,22 @@ def test_tile_borders_leave_no_step_on_real_parts(shared_data: Path, tmp_path: P
     middle = [p[p.shape[0] // 2 - 182 :, p.shape[1] // 2 - 182 :][:364, :364] for p in pictures]
     detector = OpenVinoDetector(fitted(middle[:8], 196, tmp_path), 364, 364)
     assert seam_ratio(detector, middle[8:]) <= 1.2
+
+
+_CTRL_C_AFTER_AN_ENGINE = """
+import signal, sys, threading
+from pathlib import Path
+from fbft_edge.detectors.openvino import OpenVinoEngine
+engines = [OpenVinoEngine(Path(sys.argv[1]), 112)]
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_ctrl_c_is_safe_after_another_thread_let_an_engine_go(small_bundle: Bundle) -> None:
+    command = [sys.executable, "-c", _CTRL_C_AFTER_AN_ENGINE, str(small_bundle.file(GRAPH))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr

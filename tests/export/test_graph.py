@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from safetensors.numpy import load_file
 
 from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.detectors.openvino import OpenVinoEngine, openvino_core
 from fbft_edge.frame import Uint8
 from fbft_edge.synthetic import render_part
 from fbft_export.graph import INPUT, OUTPUT
@@ -73,7 +72,7 @@ def test_the_bytes_feed_nothing_but_a_cast(graph: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_any_batch_gives_the_distances_of_its_tiles(small_bundle: Bundle, batch: int) -> None:
-    compiled = openvino.Core().compile_model(small_bundle.file(GRAPH), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(small_bundle.file(GRAPH), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     tiles = real_tiles(batch)
     apart = np.concatenate([compiled([tile[None]])[0] for tile in tiles])
     np.testing.assert_allclose(compiled([tiles])[0], apart, rtol=1e-4, atol=1e-5)

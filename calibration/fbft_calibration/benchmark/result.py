@@ -16,10 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import openvino
-
 import fbft_edge
-from fbft_edge.detectors.openvino import native_precision
+from fbft_edge.detectors.openvino import native_precision, openvino_core
 from fbft_edge.errors import ArgumentError
 
 SCHEMA = "fbft.benchmark/1"
@@ -210,7 +208,7 @@ def provenance() -> dict[str, Any]:
         "commit": source_commit(Path(fbft_edge.__file__)),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "machine": {
-            "cpu": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME").strip(),
+            "cpu": openvino_core().get_property("CPU", "FULL_DEVICE_NAME").strip(),
             "cores": len(os.sched_getaffinity(0)),
             "memory_gib": round(memory_gib, 1),
             "native_precision": native_precision(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,19 @@ from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO itself, `openvino.Core`, one for the whole process and kept to its end.
+
+    On CPUs with AMX it gives the thread that loads it a stack for signals. With the last core and model that stack is
+    unmapped, in whichever thread they are let go; in another one, the next Ctrl-C is a segmentation fault (2026.4).
+    """
+    return openvino.Core()
+
+
 def native_precision() -> str:
     """`bf16` where the CPU multiplies it natively, else `f32`."""
-    return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return "bf16" if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def accepted_precision(bundle: Bundle) -> str:
@@ -63,7 +73,7 @@ class OpenVinoEngine:
         self.precision = precision or native_precision()
         self.batch = batch
         try:
-            core = openvino.Core()
+            core = openvino_core()
             model = core.read_model(graph)
             model.reshape([batch, tile_px, tile_px, 3])
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": self.precision})
