@@ -69,6 +69,11 @@ def test_pictures_come_before_curves_and_those_before_facts(page: str) -> None:
     assert page.index("<img") < page.index("<polyline") < page.index("Facts")
 
 
+def test_scores_can_be_held_against_the_thresholds(page: str, bright_run: Run) -> None:
+    thresholds = bright_run.results[0].bundle["thresholds"]
+    assert f"its score exceeds {thresholds['image']:.4g}, or its anomaly map {thresholds['pixel']:.4g}" in page
+
+
 def test_every_problem_has_its_line(read_page: ReadPage, page: str, bright_run: Run) -> None:
     text = read_page(page).text
     assert [line for line in bright_run.results[0].problems if text.count(line) != 1] == []

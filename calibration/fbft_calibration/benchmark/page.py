@@ -31,7 +31,8 @@ div.panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; c
   break-after: avoid }
 div.pair { display: grid; gap: 2.5rem; grid-template-columns: 1fr 1fr; align-items: start; break-inside: avoid }
 svg { width: 100%; height: auto } b.blue { color: #2f6fe0 } b.amber { color: #b97f00 }
-@media print { body { font-size: 11px; max-width: none; margin: 0; padding: 0 } h2 { margin-top: 2rem } }
+@media print { body { font-size: 11px; max-width: none; margin: 0; padding: 0 } h2 { margin-top: 2rem }
+  html { font-size: 12px } div.wide { overflow: visible } td, th { padding-right: .6rem } }
 @media (max-width: 40rem) { div.pair { grid-template-columns: 1fr } }
 </style>
 <h1>$title</h1>

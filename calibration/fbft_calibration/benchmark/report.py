@@ -164,7 +164,7 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     if not is_alone:
         yield paragraph(in_words(result), "lead")
     yield from _problems(result)
-    yield from _picture_parts(result.pictures, folder)
+    yield from _picture_parts(result.pictures, result.bundle["thresholds"], folder)
     yield heading("How small a defect is found", 3)
     yield side_by_side(*_drawings(result))
     yield html_table(_SIZE_HEADINGS, _size_rows(result))
@@ -183,8 +183,13 @@ def _problems(result: CategoryResult) -> Iterator[str]:
         yield paragraph(line, "caution")
 
 
-def _picture_parts(pictures: Sequence[Picture], folder: Path) -> Iterator[str]:
+def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield _LEGEND
+    yield paragraph(
+        f"An image is flagged when its score exceeds {thresholds['image']:.4g}, or its anomaly map "
+        f"{thresholds['pixel']:.4g} somewhere; what exceeds that is marked.",
+        "note",
+    )
     panels = "".join(f"<span>{html.escape(panel)}</span>" for panel in PANELS)
     for group, members in groupby(pictures, key=lambda picture: picture.group):
         yield heading(group, 3)
@@ -265,6 +270,7 @@ def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
     yield "fitted on", f"{bundle['fitted_on']} of {counts['nominal']} good images"
     yield (
         "thresholds",
+        f"image score {thresholds['image']:.4g}, anomaly map {thresholds['pixel']:.4g}, "
         f"from {thresholds['num_images']} held-out good images, expected false-alarm rate "
         f"{thresholds['supported_rate']:.1%} (asked for: {thresholds['requested_rate']:.1%})",
     )
