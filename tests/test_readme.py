@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ PROGRAMS = Path(sys.executable).parent
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0].startswith("fbft-")], ids=" ".join)
 def test_every_option_of_a_command_in_the_readme_exists(command: list[str]) -> None:
-    verb = command[1:2] if not command[1].endswith(".fbft") else []
+    verbs = takewhile(lambda word: re.fullmatch("[a-z][a-z-]*", word), command[1:])
     help_text = subprocess.run(
-        [str(PROGRAMS / command[0]), *verb, "--help"], capture_output=True, text=True, check=True
+        [str(PROGRAMS / command[0]), *verbs, "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert all(option in help_text for option in command if option.startswith("--"))
 

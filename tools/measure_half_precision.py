@@ -112,7 +112,7 @@ def measure(bundle: Bundle, paths: list[Path], names: list[str]) -> dict[str, di
 def engine_of(bundle: Bundle, name: str) -> EmulatedHalfEngine | OpenVinoEngine:
     """The engine of a variant."""
     if name == "bf16":
-        return OpenVinoEngine(bundle.file(GRAPH), bundle.tile.tile_px, "bf16")
+        return OpenVinoEngine(bundle.read(GRAPH), bundle.tile.tile_px, "bf16")
     graph = half_graph(onnx.load(bundle.file(GRAPH)), variants()[name], emulated=True)
     return EmulatedHalfEngine(graph.SerializeToString())
 

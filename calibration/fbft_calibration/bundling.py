@@ -38,6 +38,7 @@ from fbft_edge.bundle import (
 )
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.detectors.selection import DetectorPool
+from fbft_edge.drift import NOTE, nominal_statistics
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frame import Uint8
 from fbft_edge.manifest import TeacherIdentity
@@ -166,13 +167,16 @@ def calibrate(
         console: Told what came of it.
     """
     notes = dict(bundle.notes)
+    pictures: tuple[dict[str, float], ...] = ()
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         if fitted:
             units = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
             notes["units"] = {"score": float(np.median(units.score)), "peak": float(np.median(units.peak))}
+            pictures = units.pictures
         scores = measure_scores(detectors, held_out, console)
         thresholds = conformal_thresholds(scores, notes["units"]["score"], notes["units"]["peak"], rate)
         notes["calibration"] = {"score": scores.score.tolist(), "peak": scores.peak.tolist()}
+        notes[NOTE] = nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures))
         for line in explain(thresholds):
             console.print(line, highlight=False)
         bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)

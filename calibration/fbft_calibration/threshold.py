@@ -21,6 +21,7 @@ from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Float32
 from fbft_edge.manifest import Thresholds
+from fbft_edge.picture_statistics import picture_statistics
 from fbft_edge.scoring import image_score
 
 CONFIDENCE = 0.95
@@ -35,10 +36,12 @@ class NominalScores:
     Attributes:
         score: (images,) float64 image scores.
         peak: (images,) float64 largest map values.
+        pictures: What `picture_statistics` says about the same images.
     """
 
     score: Float64
     peak: Float64
+    pictures: tuple[dict[str, float], ...] = ()
 
 
 def measure_scores(
@@ -48,12 +51,14 @@ def measure_scores(
     what: str = "scoring held-out images",
 ) -> NominalScores:
     """Score images with the engine that will run on the line."""
-    values = []
+    values, pictures = [], []
     for image in tracked(images, what, console):
-        anomaly_map: Float32 = detectors.of(*image.size).map_of(image.read())
+        pixels = image.read()
+        anomaly_map: Float32 = detectors.of(*image.size).map_of(pixels)
         values.append((image_score(anomaly_map), float(anomaly_map.max())))
+        pictures.append(picture_statistics(pixels))
     score, peak = np.array(values, np.float64).T
-    return NominalScores(score, peak)
+    return NominalScores(score, peak, tuple(pictures))
 
 
 def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:

@@ -96,7 +96,7 @@ def measure_floors(precision: str, embed_dim: int) -> Floors:
 
 def graph_flops(bundle: Bundle) -> dict[str, int]:
     """FLOPs of one tile in matrix products and convolutions, by part of the model, counted from the graph."""
-    model = openvino_core().read_model(bundle.file(GRAPH))
+    model = openvino_core().read_model(bundle.read(GRAPH))
     model.reshape([1, bundle.tile.tile_px, bundle.tile.tile_px, 3])
     totals = dict.fromkeys(_MODEL_STAGES, 0)
     for operation in model.get_ordered_ops():
@@ -144,7 +144,7 @@ def _model_stages(bundle: Bundle, detector: OpenVinoDetector, repeats: int) -> I
 
 def _profile(bundle: Bundle, precision: str, tile: Uint8) -> dict[str, float]:
     core = openvino_core()
-    model = core.read_model(bundle.file(GRAPH))
+    model = core.read_model(bundle.read(GRAPH))
     model.reshape(list(tile.shape))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERF_COUNT": True})
     request = compiled.create_infer_request()

@@ -1,7 +1,8 @@
 """The bundle: the one folder that passes from calibration to export to the line; reading, verifying, sealing.
 
-`bundle.json` holds the SHA-256 of every other file, and its own SHA-256 names the bundle. Files are verified
-before any of them is parsed. Knows nothing about models or frames.
+`bundle.json` holds the SHA-256 of every other file, and its own SHA-256 names the bundle. `bundle.json.sig`, when there
+is one, is an Ed25519 signature over the exact bytes of `bundle.json`, and so over every file. Signature and files are
+verified before anything is parsed. Knows nothing about models or frames.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from fbft_edge.errors import BundleError
 from fbft_edge.manifest import (
@@ -23,22 +25,29 @@ from fbft_edge.manifest import (
     Thresholds,
     files_from_json,
     frame_sizes_from_json,
+    json_from_bytes,
     members,
     teacher_from_json,
     text,
     thresholds_from_json,
     tile_from_json,
 )
+from fbft_edge.plain_file import open_plain, read_plain
+from fbft_edge.signing import SIGNATURE_BYTES, fingerprint, sign, signer
 from fbft_edge.tiling import TileGeometry
 
 SCHEMA = "fbft.bundle/1"
 MANIFEST = "bundle.json"
+SIGNATURE = "bundle.json.sig"
 GRAPH = "model.onnx"
 STUDENTS = "students.safetensors"
 PROTOTYPES = "prototypes.safetensors"
 REPORT = "report.html"
 ENGINES = "engines"
-_MAX_MANIFEST_BYTES = 16 << 20
+# JSON of 4 MiB takes at most 150 MB and half a second to read, whatever it holds.
+_MAX_MANIFEST_BYTES = 4 << 20
+_MAX_FILE_BYTES = 16 << 30
+_UNSEALED = (MANIFEST, f"{MANIFEST}.partial", SIGNATURE, f"{SIGNATURE}.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,9 @@ class Bundle:
     def file(self, name: str) -> Path:
         """Path of a file that the manifest vouches for.
 
+        The file was what the manifest says when the bundle was opened. Whoever may write to the bundle can change it
+        between then and the moment at which the path is read; `read` leaves no such moment.
+
         Raises:
             BundleError: The manifest does not list it.
         """
@@ -104,32 +116,69 @@ class Bundle:
             raise BundleError(f"{self.path} has no {name}; fit the bundle again with fbft-calibrate fit")
         return self.path / name
 
+    def read(self, name: str) -> bytes:
+        """Contents of a file that the manifest vouches for, verified as they were read.
 
-def open_bundle(path: Path | str) -> Bundle:
+        Raises:
+            BundleError: The manifest does not list it, or it was altered since the bundle was opened.
+        """
+        self.file(name)
+        with _verified_file(self.path, name) as file:
+            contents = file.read()
+        _require_same(self.path / name, hashlib.sha256(contents).hexdigest(), self.files[name])
+        return contents
+
+
+def open_bundle(path: Path | str, trusted: Sequence[Path] = ()) -> Bundle:
     """Read and verify a bundle.
 
+    Args:
+        path: The folder.
+        trusted: Ed25519 public keys, PEM files. When there are any, one of them must have signed the bundle.
+
     Raises:
-        BundleError: No bundle there, a file missing or altered, or a manifest that is not valid.
+        BundleError: No bundle there, a file missing or altered, a manifest that is not valid, or a signature that is
+            missing or made by no trusted key.
+        ArgumentError: A trusted key cannot be used.
     """
     path = Path(path)
     raw = _read_manifest(path)
-    bundle = _parse(path, raw)
-    for name, expected in bundle.files.items():
-        _verify_file(path, name, expected)
+    if trusted:
+        _require_signature(path, raw, trusted)
+    return _verified(path, raw)
+
+
+def sign_bundle(path: Path | str, secret: Path) -> Bundle:
+    """Verify a bundle's files and sign it; the signature takes the place of an earlier one.
+
+    Args:
+        path: The folder.
+        secret: Ed25519 secret key, a PEM file.
+
+    Raises:
+        BundleError: See `open_bundle`; nothing was signed.
+        ArgumentError: The key cannot be used.
+    """
+    path = Path(path)
+    raw = _read_manifest(path)
+    bundle = _verified(path, raw)
+    signature, partial = sign(raw, secret), path / f"{SIGNATURE}.partial"
+    try:
+        partial.write_bytes(signature)
+        partial.replace(path / SIGNATURE)
+    except OSError as error:
+        raise BundleError(f"{path / SIGNATURE} cannot be written: {error.strerror}; sign where it can be") from error
     return bundle
 
 
 def seal_bundle(bundle: Bundle) -> Bundle:
     """Hash the bundle's files, write `bundle.json` (atomically) and return the sealed bundle.
 
-    Every regular file in the folder is taken into the manifest.
+    Every regular file in the folder is taken into the manifest, but for the manifest's signature, which is removed
+    unless it is still one of the same bytes.
     """
-    partial = bundle.path / f"{MANIFEST}.partial"
-    names = sorted(
-        file.relative_to(bundle.path).as_posix()
-        for file in bundle.path.rglob("*")
-        if file.is_file() and file not in (bundle.path / MANIFEST, partial)
-    )
+    names = sorted(file.relative_to(bundle.path).as_posix() for file in bundle.path.rglob("*") if file.is_file())
+    names = [name for name in names if name not in _UNSEALED]
     contents = {
         "schema": SCHEMA,
         "product": bundle.product,
@@ -141,8 +190,12 @@ def seal_bundle(bundle: Bundle) -> Bundle:
         "notes": bundle.notes,
         "files": {name: file_sha256(bundle.path / name) for name in names},
     }
-    partial.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(bundle.path / MANIFEST)
+    raw = (json.dumps(contents, indent=2, allow_nan=False) + "\n").encode()
+    manifest, partial = bundle.path / MANIFEST, bundle.path / f"{MANIFEST}.partial"
+    partial.write_bytes(raw)
+    if not manifest.is_file() or manifest.read_bytes() != raw:
+        (bundle.path / SIGNATURE).unlink(missing_ok=True)
+    partial.replace(manifest)
     return open_bundle(bundle.path)
 
 
@@ -181,39 +234,84 @@ def _swap(partial: Path, out: Path) -> None:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_manifest(path: Path) -> bytes:
-    manifest = path / MANIFEST
     try:
-        if not manifest.is_file() or manifest.is_symlink():
-            raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit")
-        if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{manifest} has {manifest.stat().st_size} bytes, at most {_MAX_MANIFEST_BYTES} are read")
-        return manifest.read_bytes()
+        return read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit") from error
     except OSError as error:
         raise BundleError(
-            f"{manifest} cannot be read: {error.strerror}; check its permissions, or try again"
+            f"{path / MANIFEST} cannot be read: {error.strerror}; check its permissions, or copy the bundle again"
         ) from error
+    except ValueError as error:
+        raise BundleError(f"{str(path)!r} cannot be the name of a bundle: {error}; name its folder") from error
 
 
-def _verify_file(path: Path, name: str, expected: str) -> None:
+def _require_signature(path: Path, raw: bytes, trusted: Sequence[Path]) -> None:
+    """Accept a manifest only when a trusted key signed these very bytes."""
+    keys, file = _named(trusted), path / SIGNATURE
+    try:
+        signature = read_plain(file, SIGNATURE_BYTES)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path} is not signed (it has no {SIGNATURE}), and has to be by one of {keys}; "
+            f"sign it with fbft-edge sign {path} --key SECRET"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; copy the bundle again, or sign it anew") from error
+    if len(signature) != SIGNATURE_BYTES:
+        raise BundleError(
+            f"{file} has {len(signature)} bytes, a signature has {SIGNATURE_BYTES}; copy the bundle again, complete"
+        )
+    if signer(raw, signature, trusted) is None:
+        raise BundleError(
+            f"{file} is no signature of {MANIFEST} by one of {keys}: {MANIFEST} was altered since, or another key "
+            f"signed it; copy the bundle again, or sign it with fbft-edge sign {path} --key SECRET"
+        )
+
+
+def _named(keys: Sequence[Path]) -> str:
+    return ", ".join(f"{key} ({fingerprint(key)})" for key in keys)
+
+
+def _verified(path: Path, raw: bytes) -> Bundle:
+    bundle = _parse(path, raw)
+    for name, expected in bundle.files.items():
+        with _verified_file(path, name) as file:
+            found = _sha256(file)
+        _require_same(path / name, found, expected)
+    return bundle
+
+
+@contextlib.contextmanager
+def _verified_file(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A listed file, open for reading, if it is a plain one inside the bundle."""
     file = path / name
     try:
         relative = PurePosixPath(name)
         is_plain = not relative.is_absolute() and ".." not in relative.parts
-        is_inside = is_plain and file.resolve() == path.resolve() / relative
-        found = file_sha256(file) if is_inside and file.is_file() else ""
+        if not is_plain or Path(os.path.realpath(file)) != Path(os.path.realpath(path)) / relative:
+            raise BundleError(f"{path / MANIFEST} lists {name!r:.80}, which is not a plain file inside the bundle")
+        with open_plain(file, _MAX_FILE_BYTES) as contents:
+            yield contents
+    except FileNotFoundError as error:
+        raise BundleError(f"{file} is missing; copy the bundle again, complete") from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} lists {name!r:.80}, which cannot be read ({error!s:.80}); copy it again") from error
-    if not is_inside:
-        raise BundleError(f"{path / MANIFEST} lists {name!r}, which is not a plain file inside the bundle")
-    if not found:
-        raise BundleError(f"{file} is missing; copy the bundle again, complete")
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BundleError(f"{path} lists {name!r:.80}, which cannot be read ({reason!s:.80}); copy it again") from error
+
+
+def _require_same(file: Path, found: str, expected: str) -> None:
     if found != expected:
         raise BundleError(
             f"{file} was altered: SHA-256 {found[:12]}..., {MANIFEST} says {expected[:12]}...; copy the bundle again"
@@ -222,10 +320,10 @@ def _verify_file(path: Path, name: str, expected: str) -> None:
 
 def _parse(path: Path, raw: bytes) -> Bundle:
     try:
-        return _from_contents(path, members(json.loads(raw)), hashlib.sha256(raw).hexdigest())
+        return _from_contents(path, members(json_from_bytes(raw)), hashlib.sha256(raw).hexdigest())
     except (ValueError, KeyError, RecursionError) as error:
         raise BundleError(
-            f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error}); copy the bundle again"
+            f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error!s:.200}); copy the bundle again"
         ) from error
 
 

@@ -7,21 +7,19 @@ with `--fail-on-anomaly`, an anomalous one).
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbft_edge.bridges.cli import add_bridge
 from fbft_edge.errors import MessageError
 from fbft_edge.exit_status import exit_status, refuse
 
 if TYPE_CHECKING:
-    from fbft_edge.pipeline import Pipeline, Summary
+    from fbft_edge.config import LineConfig
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
-SHOW_EVERY_S = 0.25
 ENGINES = ("auto", "openvino", "tensorrt", "tensorrt-rtx")
 
 
@@ -36,7 +34,22 @@ def _parser() -> argparse.ArgumentParser:
         prog="fbft-edge", description="Visual inspection on the line: frames in, verdicts and masks out."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_run, _add_inspect, _add_listen, _add_bench, _add_doctor):
+    for add in (
+        _add_demo,
+        _add_run,
+        _add_check_config,
+        _add_install_service,
+        _add_inspect,
+        _add_listen,
+        _add_command,
+        _add_bench,
+        _add_doctor,
+        _add_replay,
+        _add_sign,
+        _add_verify,
+        _add_keygen,
+        add_bridge,
+    ):
         add(commands)
     return parser
 
@@ -71,20 +84,73 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="inspect a camera's frames and publish the results",
         description="Inspect a camera's frames and publish one message per period until the camera ends, the "
         "duration is over, or SIGINT or SIGTERM comes. Cameras: 0 (an index), v4l2:///dev/video0, "
-        "rtsp://..., file:///clip.mp4?loop=true, folder:///images?fps=5, synthetic://?fps=30&defect_every=3.",
+        "rtsp://..., file:///clip.mp4?loop=true, folder:///images?fps=5, synthetic://?fps=30&defect_every=3. "
+        "Options win over the configuration file.",
     )
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
-    add("--camera", required=True, metavar="URI", help="index or URI of the camera")
+    add("--config", type=Path, metavar="FILE", help="the line's configuration, TOML (docs/configuration.md)")
+    add("--bundle", metavar="B", help="the product's bundle, a folder NAME.fbft; required unless FILE names one")
+    add(
+        "--camera",
+        action="append",
+        dest="cameras",
+        metavar="[NAME=]URI",
+        help="index or URI of a camera, and its name in the topic; required unless FILE has cameras; may be repeated",
+    )
     _add_engine(parser)
-    add("--fps", type=float, default=30.0, help="messages per second, 0.01 to 1000 (default: %(default)g)")
-    add("--bind", default=DEFAULT_ENDPOINT, metavar="ENDPOINT", help="tcp:// or ipc:// (default: %(default)s)")
-    add("--site", default="site", metavar="NAME", help="site in the topic (default: %(default)s)")
-    add("--camera-name", default="camera", metavar="NAME", help="camera in the topic (default: %(default)s)")
+    add("--fps", type=float, help="messages per second, 0.01 to 1000 (default: 30)")
+    add("--bind", metavar="ENDPOINT", help=f"tcp:// or ipc:// (default: {DEFAULT_ENDPOINT})")
+    add("--site", metavar="NAME", help="site in the topic (default: site)")
+    add("--camera-name", metavar="NAME", help="name of the only --camera in the topic (default: camera)")
     add("--duration", type=float, metavar="SECONDS", help="stop after so long (default: go on)")
-    add("--insecure", action="store_true", help="allow a TCP bind beyond this machine, in clear text")
-    add("--preview", action="store_true", help="add a small JPEG of each inspected frame")
-    parser.set_defaults(command=_run)
+    flag = argparse.BooleanOptionalAction
+    add("--insecure", action=flag, help="allow a TCP bind beyond this machine, in clear text")
+    add("--secret-key", metavar="FILE", help="encrypt with this key, made by keygen (default: $FBFT_SECRET_KEY_FILE)")
+    add("--clients", metavar="FOLDER", help="the public keys that are let in; the folder commands in it: to command")
+    add("--preview", action=flag, help="add a small JPEG of each inspected frame")
+    add("--log", choices=("text", "json"), default="text", help="stderr for people or for machines (default: text)")
+    parser.set_defaults(command=_run, engine=None, usage_error=parser.error)
+
+
+def config_from_args(args: argparse.Namespace) -> LineConfig:
+    """The configuration of `run`: the file, if there is one, and the options that were given, which win.
+
+    Raises:
+        ConfigError: Something cannot be used; the message has all problems.
+    """
+    from fbft_edge.config import Override, read_config
+    from fbft_edge.keys import secret_key_file
+
+    secret_key = args.secret_key or (args.clients and secret_key_file(None))
+    if args.config is None and (args.bundle is None or args.cameras is None):
+        args.usage_error("--bundle and --camera are required, or --config with a file that has both")
+    if args.camera_name is not None and len(args.cameras or ()) != 1:
+        args.usage_error("--camera-name names the only --camera; write --camera NAME=URI to name several")
+    given = (
+        Override("bundle", args.bundle, "--bundle"),
+        Override("cameras", _camera_tables(args.cameras or (), args.camera_name) or None, "--camera"),
+        Override("engine", args.engine, "--engine"),
+        Override("fps", args.fps, "--fps"),
+        Override("publish.bind", args.bind, "--bind"),
+        Override("publish.insecure", args.insecure, "--insecure"),
+        Override("curve.secret_key", secret_key and str(secret_key), "--secret-key"),
+        Override("curve.clients", args.clients, "--clients"),
+        Override("site", args.site, "--site"),
+        Override("duration_s", args.duration, "--duration"),
+        Override("preview", args.preview, "--preview"),
+    )
+    return read_config(args.config, [override for override in given if override.value is not None])
+
+
+def _camera_tables(texts: Sequence[str], only_name: str | None) -> list[dict[str, str]]:
+    """Each `[NAME=]URI` as the file would have it; `=` separates a name where no `/` or `:` stands before it."""
+    tables = []
+    for number, text in enumerate(texts, 1):
+        name, separator, uri = text.partition("=")
+        if not separator or "/" in name or ":" in name:
+            name, uri = "camera" if len(texts) == 1 else f"camera-{number}", text
+        tables.append({"name": name if only_name is None else only_name, "uri": uri})
+    return tables
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -97,56 +163,57 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from fbft_edge.bundle import open_bundle
-    from fbft_edge.cameras import open_camera
-    from fbft_edge.cameras.video import without_password
-    from fbft_edge.console import summary_text
-    from fbft_edge.detectors.selection import open_detector
-    from fbft_edge.pipeline import Pipeline, Settings
-    from fbft_edge.publisher import ResultPublisher
+    from fbft_edge.console import summaries_text
+    from fbft_edge.line import run_line
 
-    bundle = open_bundle(args.bundle)
-    threshold = bundle.require_thresholds().image
-    settings = Settings(args.fps, args.site, threshold, bundle.sha256, args.duration, args.preview)
-    with contextlib.ExitStack() as stack:
-        camera = stack.enter_context(contextlib.closing(open_camera(args.camera, args.camera_name)))
-        bundle.require_frame_size(*camera.size, f"camera {without_password(args.camera)}")
-        publisher = stack.enter_context(ResultPublisher(args.bind, insecure=args.insecure))
-        opened = open_detector(bundle, *camera.size, camera.pixel_format, args.engine)
-        detector = stack.enter_context(contextlib.closing(opened.detector))
-        pipeline = Pipeline(camera, detector, publisher, settings)
-        print(f"engine: {opened.reason}", file=sys.stderr)
-        summary = _supervised(pipeline)
-    print(summary_text(summary))
+    read_again = (lambda: config_from_args(args)) if args.config is not None else None
+    print(summaries_text(run_line(config_from_args(args), args.log, read_again)))
     return 0
 
 
-def _supervised(pipeline: Pipeline) -> Summary:
-    """Run a pipeline to its end or to a signal, showing how it goes."""
-    from fbft_edge.console import progress
-
-    with _stop_signals() as received:
-        pipeline.start()
-        try:
-            with progress() as shown:
-                while not received and not pipeline.wait(SHOW_EVERY_S):
-                    shown.show(pipeline.status())
-        finally:
-            summary = pipeline.stop()
-    return summary
+def _add_check_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "check-config",
+        help="what a configuration would run, and what would stop it",
+        description="Check a line's configuration, its bundle, keys, folders and endpoints without starting anything, "
+        "and show what would run. The status is 2 when something would not.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the line's configuration, TOML")
+    parser.set_defaults(command=_check_config)
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of being ended by them."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+def _check_config(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fbft_edge.config import read_config
+    from fbft_edge.config_check import show_config
+
+    show_config(read_config(args.file), args.file, Console(highlight=False))
+    return 0
+
+
+def _add_install_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "install-service",
+        help="print a systemd unit for a line",
+        description="Print a systemd unit for a line, with no more rights than its configuration needs. Nothing is "
+        "installed: docs/operations.md says what to do with it.",
+    )
+    add = parser.add_argument
+    add("--print", action="store_true", required=True, help="print it on standard output")
+    add("--config", type=Path, required=True, metavar="FILE", help="the line's configuration, TOML")
+    add("--user", default="fbft", metavar="NAME", help="account that the line runs as (default: %(default)s)")
+    parser.set_defaults(command=_install_service)
+
+
+def _install_service(args: argparse.Namespace) -> int:
+    from fbft_edge.config import read_config
+    from fbft_edge.service.unit import unit_text
+
+    file, program = args.config.absolute(), Path(sys.executable).with_name("fbft-edge")
+    command = [str(program)] if program.exists() else [sys.executable, "-m", "fbft_edge"]
+    print(unit_text(read_config(file), file, command, args.user), end="")
+    return 0
 
 
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -188,7 +255,7 @@ def _add_listen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="ENDPOINT",
         help="publisher's endpoint (default: %(default)s)",
     )
-    add("--count", type=int, metavar="N", help="stop after so many messages (default: go on)")
+    add("--count", type=_count, metavar="N", help="stop after so many messages (default: go on)")
     add(
         "--timeout",
         type=_seconds,
@@ -196,7 +263,22 @@ def _add_listen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="give up after so long without one (default: wait)",
     )
     add("--json", action="store_true", help="one JSON object per line, without mask and preview")
+    _add_client_keys(parser)
     parser.set_defaults(command=_listen)
+
+
+def _add_client_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server-key", type=Path, metavar="FILE", help="public key of a line that encrypts, NAME.key")
+    parser.add_argument(
+        "--secret-key", type=Path, metavar="FILE", help="one's own NAME.key_secret (default: $FBFT_SECRET_KEY_FILE)"
+    )
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return count
 
 
 def _seconds(text: str) -> float:
@@ -211,7 +293,7 @@ def _listen(args: argparse.Namespace) -> int:
     from fbft_edge.subscriber import ResultSubscriber
 
     received = 0
-    with ResultSubscriber(args.connect) as results:
+    with ResultSubscriber(args.connect, server_key=args.server_key, secret_key=args.secret_key) as results:
         while args.count is None or received < args.count:
             try:
                 result = results.receive(args.timeout)
@@ -222,10 +304,47 @@ def _listen(args: argparse.Namespace) -> int:
                 return refuse(
                     "fbft-edge",
                     f"no message from {args.connect} within {args.timeout:g} s after {received} messages; "
-                    f"check that fbft-edge run publishes there",
+                    f"check that fbft-edge run publishes there, and with CURVE its key and whether it knows ours",
                 )
             received += 1
             print_result(result, as_json=args.json)
+    return 0
+
+
+def _add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "command",
+        help="trigger a camera, ask a running line for its status, give it another bundle",
+        description="Give a running line one command over its command socket and show its answer, a JSON object.",
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
+    trigger = verbs.add_parser("trigger", help="let a camera take a frame")
+    trigger.add_argument("--camera", required=True, metavar="NAME", help="the camera's name in the topic")
+    status = verbs.add_parser("status", help="what the line does")
+    reload = verbs.add_parser("reload", help="inspect with another bundle from the next frame on")
+    reload.add_argument("bundle", metavar="BUNDLE", help="the bundle's path on the line's machine")
+    reload.add_argument(
+        "--force",
+        action="store_true",
+        help="take it even if it calls most frames anomalous that were ok just now: for a change of product",
+    )
+    for verb, timeout_s in ((trigger, 5.0), (status, 5.0), (reload, 600.0)):
+        add = verb.add_argument
+        add("--connect", metavar="ENDPOINT", help="the line's command socket (default: ipc:///run/fbft/commands)")
+        add("--timeout", type=_seconds, default=timeout_s, metavar="SECONDS", help="default: %(default)g")
+        _add_client_keys(verb)
+    parser.set_defaults(command=_command)
+
+
+def _command(args: argparse.Namespace) -> int:
+    import json
+
+    from fbft_edge.commands import DEFAULT_ENDPOINT, CommandClient
+
+    arguments = {name: getattr(args, name) for name in ("camera", "bundle", "force") if name in args}
+    endpoint = args.connect or DEFAULT_ENDPOINT
+    with CommandClient(endpoint, server_key=args.server_key, secret_key=args.secret_key) as line:
+        print(json.dumps(line.call(args.verb, timeout_s=args.timeout, **arguments), indent=2))
     return 0
 
 
@@ -263,6 +382,41 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="run recordings through a bundle again",
+        description="Run recordings through a bundle and compare verdict, score and mask with what was published; "
+        "write results.jsonl and, when some differ, differences.png. On the same engine and machine every bit is the "
+        "same. The status is 1 when a recording differs or cannot be replayed.",
+    )
+    add = parser.add_argument
+    add("recordings", type=Path, nargs="+", metavar="RECORDINGS", help="the recorder's folder, a day or camera in it")
+    add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
+    add("--out", type=Path, default=Path("fbft-replay"), metavar="DIR", help="folder (default: ./%(default)s)")
+    _add_engine(parser)
+    add(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="let the score change by this share of the image threshold, and the masks' intersection over union be "
+        "this far from 1; for other machines and engines, 0.02 say (default: %(default)g, every bit the same)",
+    )
+    parser.set_defaults(command=_replay)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fbft_edge.replay import replayed
+    from fbft_edge.replay_report import report, write_results
+
+    summary = write_results(replayed(args.recordings, args.bundle, args.engine, args.tolerance), args.out)
+    report(summary, args.out, Console(highlight=False))
+    return summary.exit_status
+
+
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "doctor",
@@ -280,4 +434,84 @@ def _doctor(args: argparse.Namespace) -> int:
     from fbft_edge.doctor import run_doctor
 
     run_doctor(Console(highlight=False), open_bundle(args.bundle) if args.bundle else None)
+    return 0
+
+
+def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "sign",
+        help="sign a bundle for lines that trust your key",
+        description="Verify a bundle's files, then sign it with an Ed25519 key: bundle.json.sig has 64 bytes over the "
+        "exact bytes of bundle.json, which hold the SHA-256 of every file. Changing the bundle removes the signature.",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE", help="a folder NAME.fbft")
+    add("--key", type=Path, required=True, metavar="SECRET", help="secret key, PEM, mode 0600: release.key_secret")
+    parser.set_defaults(command=_sign)
+
+
+def _sign(args: argparse.Namespace) -> int:
+    from fbft_edge.bundle import sign_bundle
+    from fbft_edge.signing import secret_fingerprint
+
+    bundle = sign_bundle(args.bundle, args.key)
+    print(f"{args.bundle}: {bundle.product}, bundle {bundle.sha256[:16]}, signed by key {secret_fingerprint(args.key)}")
+    return 0
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="check that a bundle is whole, and who signed it",
+        description="Check every file of a bundle against its manifest, and the manifest's signature against trusted "
+        "keys, as a line does before it takes the bundle. The same signature with openssl: openssl pkeyutl -verify "
+        "-pubin -inkey release.pub -rawin -in bundle.json -sigfile bundle.json.sig",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE", help="a folder NAME.fbft")
+    add("--key", type=Path, action="append", default=[], metavar="PUBLIC", help="trusted public key; may be repeated")
+    parser.set_defaults(command=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from fbft_edge.bundle import open_bundle
+
+    bundle = open_bundle(args.bundle, args.key)
+    signed = "signed by a trusted key" if args.key else "its signature was not asked for (--key)"
+    print(f"{args.bundle}: {bundle.product}, bundle {bundle.sha256[:16]}, {len(bundle.files)} files whole; {signed}")
+    return 0
+
+
+def _add_keygen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "keygen",
+        help="make a CURVE key pair for a line or for a program that reads or commands it, or one that signs bundles",
+        description="Make a CURVE key pair, NAME.key and NAME.key_secret; with --signing an Ed25519 pair, NAME.pub and "
+        "NAME.key_secret. Nothing is overwritten.",
+    )
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="folder; made for its owner alone if it is not there")
+    add("--signing", action="store_true", help="keys for fbft-edge sign and [trust], not for a socket")
+    add("--name", help="what the keys are called (default: line; with --signing: release)")
+    parser.set_defaults(command=_keygen)
+
+
+def _keygen(args: argparse.Namespace) -> int:
+    if args.signing:
+        return _signing_keygen(args.out, "release" if args.name is None else args.name)
+    from fbft_edge.keys import write_key_pair
+
+    public, secret = write_key_pair(args.out, "line" if args.name is None else args.name)
+    print(f"{secret}: stays on this machine, for --secret-key or FBFT_SECRET_KEY_FILE")
+    print(f"{public}: of a line, copy it to those who connect, for --server-key; of anyone else, copy it to the line,")
+    print("  into the folder of --clients to let it read results, into the folder commands in that to let it command")
+    return 0
+
+
+def _signing_keygen(out: Path, name: str) -> int:
+    from fbft_edge.signing import fingerprint, write_signing_keys
+
+    secret, public = write_signing_keys(out, name)
+    print(f"{secret}: stays with who releases bundles, for fbft-edge sign --key")
+    print(f"{public}: key {fingerprint(public)}, copy it to every line, for keys in [trust]")
     return 0

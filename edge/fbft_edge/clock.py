@@ -13,3 +13,8 @@ _OFFSET_NS = time.time_ns() - time.monotonic_ns()
 def now_ns() -> int:
     """Nanoseconds since the Unix epoch, monotonic within this process."""
     return _OFFSET_NS + time.monotonic_ns()
+
+
+def session_ns(unix_ns: int) -> int:
+    """What this clock showed at a moment of the recent past that the system's wall clock has stamped."""
+    return now_ns() - max(0, time.time_ns() - unix_ns)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -39,18 +39,18 @@ class Progress:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._next_s = self._counted_s = time.monotonic()
-        self._counted = 0
-        self._inspected_hz = 0.0
+        self._counted: dict[str, int] = {}
+        self._inspected_hz: dict[str, float] = {}
 
-    def show(self, status: Status) -> None:
-        """Show the newest status, if it is time for a line."""
+    def show(self, statuses: Mapping[str, Status]) -> None:
+        """Show the newest status of each camera, if it is time for a line."""
         now_s = time.monotonic()
-        self._count(now_s, status.ledger.published_fresh)
+        self._count(now_s, {name: status.ledger.published_fresh for name, status in statuses.items()})
         if not self._console.is_terminal and now_s < self._next_s:
             return
         self._next_s = now_s + LOG_EVERY_S
         with contextlib.suppress(OSError):
-            self._write(status_line(status, self._inspected_hz))
+            self._write(statuses)
 
     def close(self) -> None:
         """Leave the live line."""
@@ -58,17 +58,24 @@ class Progress:
             with contextlib.suppress(OSError):
                 self._console.print()
 
-    def _write(self, line: Text) -> None:
+    def _write(self, statuses: Mapping[str, Status]) -> None:
+        rates = {name: self._inspected_hz.get(name, 0.0) for name in statuses}
         if self._console.is_terminal:
+            line = live_line(statuses, rates)
             line.truncate(self._console.width - 1, overflow="ellipsis", pad=True)
             self._console.print(line, end="\r", no_wrap=True)
-        else:
-            print(line.plain, file=sys.stderr, flush=True)
+            return
+        for name, status in statuses.items():
+            label = f"{name}  " if len(statuses) > 1 else ""
+            print(f"{label}{status_line(status, rates[name]).plain}", file=sys.stderr, flush=True)
 
-    def _count(self, now_s: float, inspected: int) -> None:
-        if now_s - self._counted_s >= RATE_OVER_S:
-            self._inspected_hz = (inspected - self._counted) / (now_s - self._counted_s)
-            self._counted_s, self._counted = now_s, inspected
+    def _count(self, now_s: float, inspected: Mapping[str, int]) -> None:
+        over_s = now_s - self._counted_s
+        if over_s >= RATE_OVER_S:
+            self._inspected_hz = {
+                name: (count - self._counted.get(name, 0)) / over_s for name, count in inspected.items()
+            }
+            self._counted_s, self._counted = now_s, dict(inspected)
 
 
 @contextlib.contextmanager
@@ -93,6 +100,17 @@ def print_result(result: Result, *, as_json: bool) -> None:
         Console().print(result_line(result), soft_wrap=True)
     else:
         print(result_line(result).plain, flush=True)
+
+
+def live_line(statuses: Mapping[str, Status], inspected_hz: Mapping[str, float]) -> Text:
+    """The state of all cameras in one line: everything about a single one, the verdict of each of several."""
+    if len(statuses) == 1:
+        return next(status_line(status, inspected_hz[name]) for name, status in statuses.items())
+    parts = []
+    for name, status in statuses.items():
+        part = Text(f"{name} ").append(status.verdict.value, COLOURS[status.verdict])
+        parts.append(part.append(f" {inspected_hz[name]:.1f}/s{_health_text(status.health)}"))
+    return Text(" | ").join(parts)
 
 
 def status_line(status: Status, inspected_hz: float) -> Text:
@@ -132,11 +150,18 @@ def ledger_text(ledger: LedgerSnapshot) -> str:
     return (
         f"captured {ledger.captured}  fresh {ledger.published_fresh}  stale {ledger.published_stale}  "
         f"fault {ledger.published_fault}  dropped {dropped}  in flight {ledger.in_flight}"
-    )
+    ) + (f"  missed triggers {ledger.missed_triggers}" if ledger.missed_triggers else "")
+
+
+def summaries_text(summaries: Mapping[str, Summary]) -> str:
+    """The end of a run in a few lines for each camera."""
+    if len(summaries) == 1:
+        return "\n".join(map(summary_text, summaries.values()))
+    return "\n\n".join(f"camera      {name}\n{summary_text(summary)}" for name, summary in summaries.items())
 
 
 def summary_text(summary: Summary) -> str:
-    """The end of a run in a few lines."""
+    """The end of one camera's run in a few lines."""
     return "\n".join(
         (
             f"session     {summary.session}",

@@ -39,6 +39,12 @@ _ENABLES = {
     "tensorrt-rtx": "fbft-export --runtime tensorrt-rtx",
     "cuda": "the CUDA detector",
     "calibration": "fbft-calibrate and fbft-edge demo",
+    "peers": "fbft-calibrate benchmark --peer, other methods beside ours",
+    "gige": "gige:// cameras, with Aravis from the system (docs/cameras.md)",
+    "modbus": "fbft-edge bridge modbus",
+    "opcua": "fbft-edge bridge opcua",
+    "mqtt": "fbft-edge bridge mqtt",
+    "signing": "fbft-edge sign and verify, lines with [trust]",
 }
 
 
@@ -141,7 +147,10 @@ def _cameras() -> Iterator[Finding]:
         yield Finding(
             "V4L2 cameras", State.MISSING, "no /dev/video*; connect a camera, or use a file, folder or stream"
         )
-    for backend, enables in (("FFMPEG", "RTSP streams and video files"), ("GStreamer", "gige:// and csi:// cameras")):
+    for backend, enables in (
+        ("FFMPEG", "RTSP streams and video files"),
+        ("GStreamer", "csi:// cameras and gstreamer: pipelines"),
+    ):
         if _is_built_in(backend):
             yield Finding(f"OpenCV {backend}", State.READY, enables)
         else:

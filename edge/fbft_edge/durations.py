@@ -32,6 +32,11 @@ class Durations:
         """The longest duration, exactly; 0 when there was none."""
         return self._max_ns / 1e6
 
+    @property
+    def percentiles_ms(self) -> tuple[float, float, float]:
+        """The 50th and the 99th percentile and the maximum."""
+        return self.quantile_ms(0.5), self.quantile_ms(0.99), self.max_ms
+
     def quantile_ms(self, fraction: float) -> float:
         """The duration that `fraction` of all do not exceed, rounded up to whole bins; 0 when empty."""
         totals = list(accumulate(self._counts))

@@ -2,12 +2,15 @@
 
 FbftError
 ├── ArgumentError    a command was given something it cannot use
+├── ConfigError      a configuration cannot be used
 ├── ImageError       an image file cannot be read or written
 ├── BundleError      a bundle is missing, altered or does not fit the frames
 ├── EngineError      no engine can run the bundle's model here
 ├── CameraError      a camera cannot be opened or stopped delivering
+├── RecordingError   recordings cannot be kept or read
 ├── MessageError     a received message is not a valid result
-├── PublisherError   the publishing socket cannot be set up
+├── PublisherError   a socket of the line cannot be set up
+├── CommandError     a line refused a command or did not answer
 ├── TeacherError     teacher weights cannot be had, or are not what they should be
 └── PeerError        another method cannot be made, fitted or run
 
@@ -22,6 +25,10 @@ class FbftError(Exception):
 
 class ArgumentError(FbftError):
     """A command was given something it cannot use."""
+
+
+class ConfigError(FbftError):
+    """A configuration cannot be used; one line for each problem."""
 
 
 class ImageError(FbftError):
@@ -40,12 +47,20 @@ class CameraError(FbftError):
     """A camera cannot be opened or stopped delivering."""
 
 
+class RecordingError(FbftError):
+    """Recordings cannot be kept or read."""
+
+
 class MessageError(FbftError):
     """A received message is not a valid result."""
 
 
 class PublisherError(FbftError):
-    """The publishing socket cannot be set up."""
+    """A socket of the line cannot be set up."""
+
+
+class CommandError(FbftError):
+    """A line refused a command or did not answer."""
 
 
 class TeacherError(FbftError):

@@ -14,8 +14,13 @@ EXTRAS = {
     "tensorrt": ("onnx", "onnxruntime", "safetensors", "cuda.core"),
     "tensorrt-rtx": ("onnx", "onnxruntime", "safetensors", "cuda.core", "tensorrt_rtx"),
     "cuda": ("pycuda",),
+    "gige": ("gi",),
     "calibration": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy"),
     "peers": ("anomalib",),
+    "modbus": ("pymodbus",),
+    "opcua": ("asyncua", "cryptography"),
+    "mqtt": ("paho.mqtt",),
+    "signing": ("cryptography",),
 }
 
 

@@ -15,6 +15,9 @@ from fbft_edge.errors import ImageError
 from fbft_edge.frame import Uint8
 from fbft_edge.opencv_text import without_surrogates
 
+# What a JPEG file can have, as overlays and previews are; and the largest mask of a message, 0.8 GB as colour.
+MAX_SIDE_PX = 65_500
+MAX_PIXELS = 1 << 28
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -55,14 +58,19 @@ def decode_image(encoded: Uint8, name: str) -> Uint8:
     """Decode the bytes of an image file; `name` stands in the error message.
 
     Raises:
-        ImageError: The bytes are not a complete image.
+        ImageError: The bytes are not a complete image, or one that is too large.
     """
     try:
         pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
-    except cv2.error:
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):  # OpenCV's own limits, above ours
+            raise _too_large(name) from error
         pixels = None
     if pixels is None:
         raise ImageError(f"{name} ({encoded.size} bytes) is not a readable image; remove it or write it again")
+    height, width = pixels.shape[:2]
+    if max(height, width) > MAX_SIDE_PX or height * width > MAX_PIXELS:
+        raise _too_large(f"{name} ({height}x{width} pixels)")
     return rgb8_from_bgr(pixels, name)
 
 
@@ -79,6 +87,12 @@ def rgb8_from_bgr(pixels: np.ndarray, name: str) -> Uint8:
     return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
+def _too_large(name: str) -> ImageError:
+    return ImageError(
+        f"{name} is too large; cut it into images of at most {MAX_SIDE_PX} pixels a side and {MAX_PIXELS} in all"
+    )
+
+
 def write_image(path: Path, pixels: Uint8) -> None:
     """Write (height, width, 3) RGB or (height, width) gray uint8 pixels; the suffix chooses the format.
 
@@ -91,7 +105,10 @@ def write_image(path: Path, pixels: Uint8) -> None:
     except cv2.error:
         done = False
     if not done:
-        raise ImageError(f"{path}: OpenCV cannot write {path.suffix!r} files; use .png or .jpg")
+        raise ImageError(
+            f"{path}: OpenCV cannot write {pixels.shape} pixels as {path.suffix!r}; use .png, or .jpg of at most "
+            f"{MAX_SIDE_PX} pixels a side"
+        )
     try:
         path.write_bytes(encoded.tobytes())
     except OSError as error:

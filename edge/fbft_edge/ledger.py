@@ -1,6 +1,7 @@
 """The frame ledger: what became of every captured frame, and how many messages of each kind went out.
 
-It always closes: captured = published fresh + dropped by each named cause + in flight.
+It always closes: captured = published fresh + dropped by each named cause + in flight. Triggers that brought no frame
+are counted beside it: they are no frames.
 Knows nothing about cameras, detectors or sockets.
 """
 
@@ -10,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-DROP_CAUSES = ("replaced", "inference_error", "shutdown")
+DROP_CAUSES = ("replaced", "inference_error", "too_late", "shutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,12 @@ class LedgerSnapshot:
     Attributes:
         captured: Frames that left the camera.
         published_fresh: Frames whose own verdict was published, `ok` or `anomalous`.
-        published_stale: Messages that repeated the last result.
+        published_stale: Messages that repeated the last result, with its verdict or as `stale`.
         published_fault: Messages that said no verdict can be given.
         dropped: Frames without a verdict, by cause: `replaced` (a newer frame came before inference),
-            `inference_error`, `shutdown`.
+            `inference_error`, `too_late` (the result came later than it is of use), `shutdown`.
         in_flight: Frames waiting for inference, in it, or waiting for their tick.
+        missed_triggers: Triggers that brought no frame.
     """
 
     captured: int
@@ -33,6 +35,7 @@ class LedgerSnapshot:
     published_fault: int
     dropped: dict[str, int]
     in_flight: int
+    missed_triggers: int = 0
 
     @property
     def is_closed(self) -> bool:
@@ -58,7 +61,7 @@ class Ledger:
 
     def __init__(self, causes: tuple[str, ...] = DROP_CAUSES) -> None:
         self._lock = threading.Lock()
-        self._captured = self._fresh = self._stale = self._fault = self._in_flight = 0
+        self._captured = self._fresh = self._stale = self._fault = self._in_flight = self._missed_triggers = 0
         self._dropped = dict.fromkeys(causes, 0)
 
     def capture(self) -> None:
@@ -86,6 +89,11 @@ class Ledger:
         with self._lock:
             self._dropped[cause] += self._in_flight
             self._in_flight = 0
+
+    def miss_triggers(self, count: int = 1) -> None:
+        """So many triggers brought no frame."""
+        with self._lock:
+            self._missed_triggers += count
 
     def publish_fresh(self) -> LedgerSnapshot:
         """A frame in flight gets its own message; returns the totals with that message.
@@ -122,5 +130,11 @@ class Ledger:
 
     def _snapshot(self) -> LedgerSnapshot:
         return LedgerSnapshot(
-            self._captured, self._fresh, self._stale, self._fault, dict(self._dropped), self._in_flight
+            self._captured,
+            self._fresh,
+            self._stale,
+            self._fault,
+            dict(self._dropped),
+            self._in_flight,
+            self._missed_triggers,
         )

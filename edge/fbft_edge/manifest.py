@@ -6,12 +6,16 @@ hold. Knows nothing about files.
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from fbft_edge.tiling import TileGeometry
 
 _MAX_SIDE_PX = 65_536
+_MAX_NAME_LENGTH = 1000
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,16 @@ class Thresholds:
     supported_rate: float
     upper_rate: float
     num_images: int
+
+
+def json_from_bytes(raw: bytes) -> Any:
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no member twice in one object.
+
+    Raises:
+        ValueError: It is not.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_members)
 
 
 def text(value: Any) -> str:
@@ -129,10 +143,33 @@ def thresholds_from_json(value: Any) -> Thresholds | None:
 
 def files_from_json(value: Any) -> dict[str, str]:
     """The member `files`: relative path to SHA-256."""
-    return {text(name): text(digest) for name, digest in members(value).items()}
+    return {_printable(name): _digest(digest) for name, digest in members(value).items()}
 
 
 def _pair(value: Any, low: int) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"expected two whole numbers, found {value!r:.80}")
     return integer(value[0], low, _MAX_SIDE_PX), integer(value[1], low, _MAX_SIDE_PX)
+
+
+def _printable(name: str) -> str:
+    if not (name.isprintable() and len(name) <= _MAX_NAME_LENGTH):
+        raise ValueError(f"{name!r:.80} is not a file name of at most {_MAX_NAME_LENGTH} printable characters")
+    return name
+
+
+def _digest(value: Any) -> str:
+    if not _SHA256.fullmatch(text(value)):
+        raise ValueError(f"{value!r:.80} is not a SHA-256 in hexadecimal")
+    return str(value)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member stands twice in one object")
+    return found

@@ -36,9 +36,10 @@ MAX_SIDE_PX = 16384
 MAX_REGIONS = 1000
 MAX_REASON_LENGTH = 500
 PREVIEW_WIDTH_PX = 640
+NO_BUNDLE_SHA256 = "0" * 64
 
 NAME_PATTERN = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+TRIGGER_ID_PATTERN = re.compile("[ -~]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ class EncodedResult:
         verdict: `OK`, `ANOMALOUS`, or `FAULT` when inference failed.
         captured_ns: When the frame left the camera; None when there is no frame.
         score: The image score; None without a detection.
-        error: Why inference failed; None when it did not.
+        error: Why there is no verdict about the frame; None when there is one.
         fields: The result's part of the header: JSON members without the braces.
         mask: Part 3 of the message.
         preview: Part 4 of the message, or None.
+        bundle: What `encode_bundle` says of the bundle that the result was made with; empty for the writer's own.
     """
 
     verdict: Verdict
@@ -76,12 +78,22 @@ class EncodedResult:
     fields: str
     mask: bytes
     preview: bytes | None
+    bundle: str = ""
 
 
-def encode_detection(frame: Frame, detection: Detection, with_preview: bool = False) -> EncodedResult:
+def encode_detection(
+    frame: Frame, detection: Detection, with_preview: bool = False, trigger_id: str | None = None, bundle: str = ""
+) -> EncodedResult:
     """Encode what a detector said about a frame.
 
     At most `MAX_REGIONS` regions go into the header, those with the largest peaks; the mask has them all.
+
+    Args:
+        frame: What was inspected.
+        detection: What was found.
+        with_preview: Add a small JPEG of the frame.
+        trigger_id: Of the trigger that asked for the frame.
+        bundle: From `encode_bundle`, when the writer is not to name its own.
 
     Raises:
         ValueError: A number in the detection is not finite, or its mask is too large for a message.
@@ -96,17 +108,26 @@ def encode_detection(frame: Frame, detection: Detection, with_preview: bool = Fa
         score=float(detection.score),
         regions=[_region_json(region) for region in detection.regions[:MAX_REGIONS]],
         mask={"height": height, "width": width, "encoding": MASK_ENCODING},
+        trigger_id=trigger_id,
     )
     preview = _preview(frame.rgb) if with_preview else None
     mask = encode_mask(detection.mask)
-    return EncodedResult(verdict, frame.captured_ns, float(detection.score), None, fields, mask, preview)
+    return EncodedResult(verdict, frame.captured_ns, float(detection.score), None, fields, mask, preview, bundle)
 
 
-def encode_no_detection(frame: Frame | None = None, error: str | None = None) -> EncodedResult:
-    """Encode a failed inspection of a frame, or, without a frame, that nothing was inspected yet."""
+def encode_no_detection(
+    frame: Frame | None = None, error: str | None = None, trigger_id: str | None = None, bundle: str = ""
+) -> EncodedResult:
+    """Encode a failed inspection of a frame, or, without a frame, that nothing was inspected."""
     frame_id, captured_ns = (None, None) if frame is None else (frame.frame_id, frame.captured_ns)
-    fields = _members(frame_id=frame_id, captured_ns=captured_ns, score=None, regions=[], mask=None)
-    return EncodedResult(Verdict.FAULT, captured_ns, None, error, fields, b"", None)
+    about = {"frame_id": frame_id, "captured_ns": captured_ns, "trigger_id": trigger_id}
+    fields = _members(**about, score=None, regions=[], mask=None)
+    return EncodedResult(Verdict.FAULT, captured_ns, None, error, fields, b"", None, bundle)
+
+
+def encode_bundle(image_threshold: float, bundle_sha256: str) -> str:
+    """Encode which bundle a result was made with."""
+    return _members(image_threshold=image_threshold, bundle_sha256=bundle_sha256)
 
 
 def encode_mask(mask: Bool) -> bytes:
@@ -115,8 +136,13 @@ def encode_mask(mask: Bool) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Make any text fit to be a `reason`: one line, without control characters, of bounded length."""
-    return UNPRINTABLE.sub("?", " ".join(text.split()))[:MAX_REASON_LENGTH]
+    """Make any text fit to be a `reason`: one printable line of bounded length."""
+    return one_line(text)[:MAX_REASON_LENGTH]
+
+
+def one_line(text: str) -> str:
+    """Any text as one line; what does not print, or changes how the rest does, becomes `?`."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 class MessageWriter:
@@ -125,17 +151,20 @@ class MessageWriter:
     Args:
         site: Names the place in the topic.
         camera: Names the camera in the topic and the header.
-        image_threshold: Scores above it are anomalous.
-        bundle_sha256: Identifies the bundle, 64 hexadecimal digits.
+        image_threshold: Scores above it are anomalous; of results that do not name their bundle themselves.
+        bundle_sha256: Identifies their bundle, 64 hexadecimal digits.
 
     Attributes:
         session: A UUID; a `sequence` never repeats within it.
+        sequence: Of the next message.
 
     Raises:
         ArgumentError: A name cannot stand in a topic.
     """
 
-    def __init__(self, site: str, camera: str, image_threshold: float, bundle_sha256: str) -> None:
+    def __init__(
+        self, site: str, camera: str, image_threshold: float = 0.0, bundle_sha256: str = NO_BUNDLE_SHA256
+    ) -> None:
         for what, name in (("site", site), ("camera", camera)):
             if not NAME_PATTERN.fullmatch(name):
                 raise ArgumentError(
@@ -144,14 +173,9 @@ class MessageWriter:
                 )
         self.session = str(uuid.uuid4())
         self._topic = topic_for(site, camera).encode()
-        self._sequence = 0
-        self._constant = _members(
-            schema=SCHEMA,
-            session=self.session,
-            camera=camera,
-            image_threshold=image_threshold,
-            bundle_sha256=bundle_sha256,
-        )
+        self.sequence = 0
+        self._constant = _members(schema=SCHEMA, session=self.session, camera=camera)
+        self._bundle = encode_bundle(image_threshold, bundle_sha256)
 
     def write(
         self,
@@ -163,14 +187,14 @@ class MessageWriter:
     ) -> list[bytes]:
         """Write the next message; returns its parts."""
         live = _members(
-            sequence=self._sequence,
+            sequence=self.sequence,
             published_ns=published_ns,
             verdict=verdict.value,
             ledger=ledger.to_json(),
             health={"state": health.state, "reason": health.reason},
         )
-        self._sequence += 1
-        header = f"{{{self._constant},{result.fields},{live}}}".encode()
+        self.sequence += 1
+        header = f"{{{self._constant},{result.bundle or self._bundle},{result.fields},{live}}}".encode()
         parts = [self._topic, header, result.mask]
         return parts if result.preview is None else [*parts, result.preview]
 

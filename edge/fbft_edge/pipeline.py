@@ -1,22 +1,16 @@
-"""Capture, infer and publish side by side: one message per period, whatever camera and detector do.
+"""A line: cameras side by side, one engine, one message per camera and period, whatever cameras and engine do.
 
-    camera -> [newest frame] -> detector -> [finished result] -> tick -> publisher
+    camera -> station -+                           +-> station -> tick -+
+                       +-> inference (in turns) -->+                    +-> publisher, observers
+    camera -> station -+                           +-> station -> tick -+
 
-Before inference the newest frame wins: a frame that a newer one overtakes is dropped as `replaced`. After
-inference nothing is ever lost: the inference thread hands its result over and waits until a tick has taken it, so
-an anomalous result can not be overwritten by the ok one behind it. A frame begins when the detector has room for it:
-a CPU takes one at a time, a GPU copies the next while it infers the last.
+Tick k is due at t0 + k * period on the monotonic clock, so lateness never adds up. When the process was held up past
+several ticks, the late ones are sent at once, one after the other: the count of messages stays exact, and no result
+that waits is skipped. One thread sends for all stations, in their order.
 
-Tick k is due at t0 + k * period on the monotonic clock, so lateness never adds up. When the process was held
-up past several ticks, the late ones are sent at once, one after the other: the count of messages stays exact,
-the first of them carries the result that was waiting and the others are stale. A tick publishes
-
-- a result that came since the last tick: `ok` or `anomalous`, or `fault` when its inspection failed;
-- else, while the camera is in error: `fault`;
-- else `stale`, the last result again, or no result when there was none yet.
-
-Masks, previews and the result's share of the header are encoded in the inference thread; a tick joins a few
-short strings and sends. Knows nothing about sockets and files.
+Each station has a topic, a session, a sequence and a ledger of its own (`fbft_edge.station`), and a thread that reads
+its camera: a camera that dies, hangs or ends touches no other. The engine is shared (`fbft_edge.inference`). Knows
+nothing about sockets and files.
 """
 
 from __future__ import annotations
@@ -27,33 +21,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from queue import SimpleQueue
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
-from fbft_edge.cameras import Camera
-from fbft_edge.clock import now_ns
-from fbft_edge.detectors import Detector
-from fbft_edge.durations import Durations
-from fbft_edge.errors import ArgumentError, FbftError
-from fbft_edge.frame import Detection, Frame, Verdict
-from fbft_edge.ledger import Ledger, LedgerSnapshot
-from fbft_edge.message import (
-    EncodedResult,
-    Health,
-    MessageWriter,
-    encode_detection,
-    encode_no_detection,
-    printable,
-)
-from fbft_edge.slot import Slot
+from fbft_edge.detectors.sharing import Model
+from fbft_edge.errors import ArgumentError
+from fbft_edge.events import Observer, Published
+from fbft_edge.inference import Inference
+from fbft_edge.message import encode_bundle, printable
+from fbft_edge.station import LineState, Settings, Station, Status, Summary
 
-CAMERA_RETRY_S = 1.0
-SILENCE_NS = 5_000_000_000
+__all__ = ["Advice", "Pipeline", "Sender", "Settings", "Station", "Status", "Summary"]
+
 JOIN_TIMEOUT_S = 30.0
+HUNG_JOIN_TIMEOUT_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
+
+Advice = Callable[[], "str | None"]
 
 _logger = logging.getLogger(__name__)
 
@@ -66,112 +50,53 @@ class Sender(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What does not change while a pipeline runs.
-
-    Attributes:
-        fps: Messages per second.
-        site: Names the place in the topic.
-        image_threshold: Scores above it are anomalous.
-        bundle_sha256: Identifies the bundle.
-        duration_s: End after so long; None to go on until the camera ends or `stop` is called.
-        with_preview: Add a small JPEG of the frame to every result.
-
-    Raises:
-        ArgumentError: A setting is out of its range.
-    """
-
-    fps: float
-    site: str
-    image_threshold: float
-    bundle_sha256: str
-    duration_s: float | None = None
-    with_preview: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.fps <= 1000:
-            raise ArgumentError(f"cannot publish {self.fps:g} messages per second; use --fps from 0.01 to 1000")
-        if self.duration_s is not None and not 0 < self.duration_s <= 1e9:
-            raise ArgumentError(f"cannot run for {self.duration_s:g} s; use --duration above 0, up to 1e9")
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the last message said; `latency_ms` is from capture to publishing, of the last inspected frame."""
-
-    verdict: Verdict
-    score: float | None
-    latency_ms: float | None
-    health: Health
-    ledger: LedgerSnapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run amounted to.
-
-    Attributes:
-        session: UUID of the run.
-        ledger: The final totals.
-        elapsed_s: From the start to the end.
-        inspected_hz: Frames inspected and published per second.
-        deviation_ms: How far ticks were sent from their due time: 50th and 99th percentile and maximum.
-        latency_ms: From capture to publishing: 50th and 99th percentile and maximum.
-        priority: What the system granted the publishing thread: `real-time`, `nice -10` or `normal`.
-    """
-
-    session: str
-    ledger: LedgerSnapshot
-    elapsed_s: float
-    inspected_hz: float
-    deviation_ms: tuple[float, float, float]
-    latency_ms: tuple[float, float, float]
-    priority: str
-
-
 class Pipeline:
-    """Runs one camera through one detector to one publisher.
+    """Runs stations through one model to one publisher.
 
     Args:
-        camera: Where frames come from; closed by `stop`.
-        detector: Inspects them; stays open.
+        stations: One for each camera, with the same settings; their cameras are closed by `stop`.
+        model: What inspects; closed by `stop`, or after `replace_model` once nothing of it is in flight.
         publisher: Where messages go; stays open.
-        settings: Rate, names and thresholds.
+        settings: Of the line.
+        observers: Told about each message after it was sent. One that raises is logged and not told any more.
+        advice: Asked at each tick what is wrong with the line: None, or a text that makes health `degraded`. One that
+            raises is logged and not asked any more.
 
     Attributes:
-        session: UUID of the run, in every message.
+        stations: By the camera's name.
 
     Raises:
-        ArgumentError: A name cannot stand in a topic.
+        ArgumentError: There is no station, or two cameras have the same name.
     """
 
-    def __init__(self, camera: Camera, detector: Detector, publisher: Sender, settings: Settings) -> None:
-        self._camera, self._detector, self._publisher, self._settings = camera, detector, publisher, settings
-        self._writer = MessageWriter(settings.site, camera.name, settings.image_threshold, settings.bundle_sha256)
-        self.session = self._writer.session
+    def __init__(
+        self,
+        stations: Sequence[Station],
+        model: Model,
+        publisher: Sender,
+        settings: Settings,
+        observers: Iterable[Observer] = (),
+        advice: Iterable[Advice] = (),
+    ) -> None:
+        self.stations: Mapping[str, Station] = {station.name: station for station in stations}
+        if not stations or len(self.stations) < len(stations):
+            names = ", ".join(station.name for station in stations) or "none"
+            raise ArgumentError(f"a line needs cameras, each with a name of its own; there are: {names}")
+        self._publisher, self._settings = publisher, settings
+        self._observers, self._advice = list(observers), list(advice)
+        self._inference = Inference(stations, model)
         duration_s = settings.duration_s
         self._num_ticks = None if duration_s is None else max(1, round(duration_s * settings.fps))
-        self._ledger = Ledger()
-        self._frames: Slot[Frame] = Slot()
-        self._results: Slot[EncodedResult] = Slot()
-        self._free = threading.Semaphore(detector.frames_in_flight)
-        self._begun: SimpleQueue[tuple[Frame, Callable[[], Detection]] | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
-        self._camera_error: str | None = None
-        self._inference_error: str | None = None
-        self._last = encode_no_detection()
-        self._last_result_ns = time.monotonic_ns()
-        self._last_latency_ms: float | None = None
-        self._verdict, self._health = Verdict.STALE, Health("ok")
-        self._deviations = Durations(bin_ns=10_000, num_bins=10_000)
-        self._latencies = Durations(bin_ns=1_000_000, num_bins=60_000)
         self._priority = "normal"
         self._threads = [
-            threading.Thread(target=self._guard, args=(work,), name=f"fbft-{work.__name__[1:]}", daemon=True)
-            for work in (self._publish, self._infer, self._begin, self._capture)
+            threading.Thread(target=self._guard, args=(work,), name=f"fbft-{work.__name__.strip('_')}", daemon=True)
+            for work in (self._publish, self._inference.infer, self._inference.begin)
         ]
+        for station in stations:
+            station.attach(self._inference.wake, self._stop_if_all_ended)
+            self._threads.append(_thread(station.capture, station))
 
     def start(self) -> None:
         """Start the threads; the first tick is due at once."""
@@ -184,89 +109,73 @@ class Pipeline:
             thread.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the duration is over, the camera has ended or publishing failed; False on timeout."""
+        """Wait until the duration is over, all cameras have ended or publishing failed; False on timeout."""
         return self._stopping.wait(timeout_s)
 
-    def stop(self) -> Summary:
+    def stop(self) -> dict[str, Summary]:
         """End the run; frames in flight are counted as `shutdown`.
 
+        Cameras and engine get 30 s to end, 1 s when the engine hangs.
+
+        Returns:
+            What the run amounted to, by the camera's name.
+
         Raises:
-            Exception: Whatever ended the publishing thread before its time.
+            BaseException: Whatever ended a thread before its time.
         """
         self._stopping.set()
         elapsed_s = (time.monotonic_ns() - self._start_ns) / 1e9
-        self._frames.close()
-        self._results.close()
-        self._free.release()
-        self._camera.close()
-        for thread in self._threads:
-            thread.join(JOIN_TIMEOUT_S)
+        self._inference.stop()
+        closing = [_thread(station.close, station) for station in self.stations.values()]
+        for thread in closing:
+            thread.start()
+        self._join([*self._threads, *closing])
         sys.setswitchinterval(self._switch_interval_s)
         gc.unfreeze()
-        self._ledger.drop_all("shutdown")
-        if self._failure is not None:
-            raise self._failure
-        return self._summary(elapsed_s)
+        for station in self.stations.values():
+            station.finish()
+        self._inference.close()
+        failures = (self._failure, *(station.failure for station in self.stations.values()))
+        if (failure := next(filter(None, failures), None)) is not None:
+            raise failure
+        return {name: station.summary(elapsed_s, self._priority) for name, station in self.stations.items()}
 
-    def status(self) -> Status:
-        """What the last message said."""
-        return Status(self._verdict, self._last.score, self._last_latency_ms, self._health, self._ledger.snapshot())
+    def status(self) -> dict[str, Status]:
+        """What the last messages said, by the camera's name."""
+        return {name: station.status() for name, station in self.stations.items()}
+
+    @property
+    def model(self) -> Model:
+        """What inspects the next frame."""
+        return self._inference.model
+
+    def replace_model(self, model: Model) -> None:
+        """Let another model inspect from the next frame on; every message names the one that its result is from.
+
+        The former model is closed as soon as nothing of it is in flight.
+        """
+        self._inference.replace_model(model)
+
+    def is_hung(self, for_s: float) -> bool:
+        """True when one frame has been in the engine for longer than that: only a new process can help."""
+        return self._inference.running_s > for_s
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:
             self._failure = error
-            self._stopping.set()
-
-    def _capture(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                frame = self._camera.read()
-            except Exception as error:
-                self._report_camera_error(error)
-                self._stopping.wait(CAMERA_RETRY_S)
-                continue
-            if frame is None:
-                break
-            self._camera_error = None
-            self._ledger.capture()
-            if self._frames.replace(frame) is not None:
-                self._ledger.drop("replaced")
-        self._frames.close()
-
-    def _report_camera_error(self, error: Exception) -> None:
-        reason = _reason("camera", error)
-        if reason != self._camera_error:
-            _logger.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
-        self._camera_error = reason
-
-    def _begin(self) -> None:
-        try:
-            while self._free.acquire() and (frame := self._frames.take()) is not None and not self._stopping.is_set():
-                self._begun.put((frame, self._begun_detection(frame)))
-        finally:
-            self._begun.put(None)
-
-    def _begun_detection(self, frame: Frame) -> Callable[[], Detection]:
-        try:
-            return self._detector.begin(frame.pixels)
-        except Exception as error:
-            return partial(_raise, error)
-
-    def _infer(self) -> None:
-        while (begun := self._begun.get()) is not None and not self._stopping.is_set():
-            self._results.hand_over(self._inspected(*begun))
-            self._free.release()
         self._stopping.set()
 
-    def _inspected(self, frame: Frame, detection: Callable[[], Detection]) -> EncodedResult:
-        try:
-            return encode_detection(frame, detection(), self._settings.with_preview)
-        except Exception as error:
-            reason = _reason("inference", error)
-            _logger.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
-            return encode_no_detection(frame, reason)
+    def _stop_if_all_ended(self) -> None:
+        if all(station.has_ended for station in self.stations.values()):
+            self._stopping.set()
+
+    def _join(self, threads: Sequence[threading.Thread]) -> None:
+        is_hopeless = self.is_hung(self._settings.engine_timeout_s)
+        deadline_s = time.monotonic() + (HUNG_JOIN_TIMEOUT_S if is_hopeless else JOIN_TIMEOUT_S)
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _publish(self) -> None:
         self._priority = _raise_priority()
@@ -276,74 +185,45 @@ class Pipeline:
             due_ns = start_ns + round(tick * 1e9 / self._settings.fps)
             if self._stopping.wait((due_ns - time.monotonic_ns()) / 1e9):
                 return
-            self._tick()
-            self._deviations.add(abs(time.monotonic_ns() - due_ns))
+            self._tick(due_ns)
+            self._stop_if_all_ended()
             tick += 1
-        self._stopping.set()
 
-    def _tick(self) -> None:
-        fresh = self._results.poll()
-        published_ns = now_ns()
-        if fresh is None:
-            result, ledger = self._nothing_new()
-        elif fresh.error is not None:
-            result, ledger = self._failed(fresh)
-        else:
-            result, ledger = self._arrived(fresh, published_ns)
-        self._publisher.send(self._writer.write(result, self._verdict, published_ns, ledger, self._health))
+    def _tick(self, due_ns: int) -> None:
+        model = self._inference.model
+        bundle = encode_bundle(model.image_threshold, model.bundle_sha256)
+        line = LineState(bundle, self._engine_fault(), self._advised())
+        for station in self.stations.values():
+            self._tell(station.publish(self._publisher.send, due_ns, line))
 
-    def _arrived(self, fresh: EncodedResult, published_ns: int) -> tuple[EncodedResult, LedgerSnapshot]:
-        self._last, self._last_result_ns, self._inference_error = fresh, time.monotonic_ns(), None
-        if fresh.captured_ns is not None:
-            latency_ns = max(0, published_ns - fresh.captured_ns)
-            self._latencies.add(latency_ns)
-            self._last_latency_ms = latency_ns / 1e6
-        self._verdict, self._health = fresh.verdict, self._lesser_health()
-        return fresh, self._ledger.publish_fresh()
+    def _engine_fault(self) -> str | None:
+        running_s, limit_s = self._inference.running_s, self._settings.engine_timeout_s
+        if running_s <= limit_s:
+            return None
+        return f"inference: one frame has been in the engine for {running_s:.1f} s, the limit is {limit_s:g} s"
 
-    def _failed(self, fresh: EncodedResult) -> tuple[EncodedResult, LedgerSnapshot]:
-        self._inference_error = fresh.error
-        self._verdict, self._health = Verdict.FAULT, Health("fault", fresh.error)
-        self._ledger.drop("inference_error")
-        return fresh, self._ledger.publish_fault()
+    def _advised(self) -> str | None:
+        texts = []
+        for advice in tuple(self._advice):
+            try:
+                text = advice()
+                texts.append(text and printable(text))
+            except Exception:
+                self._advice.remove(advice)
+                _logger.exception("%s is not asked for advice any more", getattr(advice, "__qualname__", "an object"))
+        return next(filter(None, texts), None)
 
-    def _nothing_new(self) -> tuple[EncodedResult, LedgerSnapshot]:
-        if (camera_error := self._camera_error) is not None:
-            self._verdict, self._health = Verdict.FAULT, Health("fault", camera_error)
-            return encode_no_detection(), self._ledger.publish_fault()
-        self._verdict, self._health = Verdict.STALE, self._lesser_health()
-        return self._last, self._ledger.publish_stale()
-
-    def _lesser_health(self) -> Health:
-        silence_ns = time.monotonic_ns() - self._last_result_ns
-        silence = f"no new result for {silence_ns / 1e9:.0f} s" if silence_ns > SILENCE_NS else None
-        reason = self._camera_error or self._inference_error or silence
-        return Health("ok") if reason is None else Health("degraded", reason)
-
-    def _summary(self, elapsed_s: float) -> Summary:
-        ledger = self._ledger.snapshot()
-        return Summary(
-            self.session,
-            ledger,
-            elapsed_s,
-            ledger.published_fresh / elapsed_s,
-            _percentiles(self._deviations),
-            _percentiles(self._latencies),
-            self._priority,
-        )
+    def _tell(self, message: Published) -> None:
+        for observer in tuple(self._observers):
+            try:
+                observer.published(message)
+            except Exception:
+                self._observers.remove(observer)
+                _logger.exception("observer %s is not told about messages any more", type(observer).__name__)
 
 
-def _raise(error: Exception) -> NoReturn:
-    raise error
-
-
-def _reason(stage: str, error: Exception) -> str:
-    kind = "" if isinstance(error, FbftError) else f"{type(error).__name__}: "
-    return printable(f"{stage}: {kind}{error}")
-
-
-def _percentiles(durations: Durations) -> tuple[float, float, float]:
-    return durations.quantile_ms(0.5), durations.quantile_ms(0.99), durations.max_ms
+def _thread(work: Callable[[], None], station: Station) -> threading.Thread:
+    return threading.Thread(target=work, name=f"fbft-{work.__name__}-{station.name}", daemon=True)
 
 
 def _raise_priority() -> str:

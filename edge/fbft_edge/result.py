@@ -11,13 +11,14 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fbft_edge.errors import MessageError
 from fbft_edge.frame import Bool, Region, Verdict
-from fbft_edge.ledger import DROP_CAUSES, LedgerSnapshot
+from fbft_edge.ledger import LedgerSnapshot
 from fbft_edge.message import (
     MASK_ENCODING,
     MAX_REASON_LENGTH,
@@ -25,7 +26,7 @@ from fbft_edge.message import (
     MAX_SIDE_PX,
     NAME_PATTERN,
     SCHEMA,
-    UNPRINTABLE,
+    TRIGGER_ID_PATTERN,
     Health,
     printable,
 )
@@ -36,11 +37,13 @@ MAX_MASK_BYTES = 2**25 + 2**16
 MAX_PREVIEW_BYTES = 2**24
 MAX_INTEGER = 2**63 - 1
 MAX_CAUSES = 32
+REQUIRED_CAUSES = ("replaced", "inference_error", "shutdown")
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CAUSE = re.compile("[a-z_]{1,32}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _T = TypeVar("_T")
+_Checks = Mapping[str, Callable[[Any, str], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class Result:
         frame_id: Which frame it is about; None when there is none.
         captured_ns: When that frame left the camera, nanoseconds since the Unix epoch.
         published_ns: When the message was sent, on the same clock.
-        verdict: `OK` and `ANOMALOUS` are about a new frame, `STALE` repeats the last result, `FAULT` says
-            that there is no verdict. Only `OK` means that a part is good.
+        verdict: `OK` and `ANOMALOUS` are about a frame, a new one unless `frame_id` is that of the message before;
+            `STALE` repeats the last result, `FAULT` says that there is no verdict. Only `OK` means that a part is good.
         score: Image score; None without a detection.
         image_threshold: Scores above it are anomalous.
         regions: Defects, largest peak first, at most 1000.
@@ -66,6 +69,7 @@ class Result:
         health: How the line is doing, and why.
         preview_jpeg: The frame, small, as a JPEG file; None when the publisher sends none.
         lost: Messages of the same session missed just before this one; filled in by the subscriber.
+        trigger_id: Of the trigger that asked for the frame; None without one.
     """
 
     site: str
@@ -85,6 +89,7 @@ class Result:
     health: Health
     preview_jpeg: bytes | None
     lost: int = 0
+    trigger_id: str | None = None
 
 
 def decode_message(parts: Sequence[bytes]) -> Result:
@@ -94,7 +99,7 @@ def decode_message(parts: Sequence[bytes]) -> Result:
         MessageError: The parts are not a valid version 1 message; nothing was decoded.
     """
     site, camera = _checked_envelope(parts)
-    header = _object(_parsed_header(parts[1]), "header", _HEADER)
+    header = _object(_parsed_header(parts[1]), "header", _HEADER, _HEADER_ADDITIONS)
     if header.pop("schema") != SCHEMA or header["camera"] != camera:
         raise MessageError(f"the header is not of schema {SCHEMA} or not of the topic's camera {camera!r}")
     shape = header.pop("mask")
@@ -173,10 +178,12 @@ def _check_consistency(result: Result) -> None:
         raise MessageError(f"the members of a header with verdict {result.verdict.value!r} contradict each other")
 
 
-def _object(value: object, where: str, members: Mapping[str, Callable[[Any, str], Any]]) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != members.keys():
+def _object(value: object, where: str, members: _Checks, additions: _Checks = MappingProxyType({})) -> dict[str, Any]:
+    """The checked members of an object; additions came later to version 1 and may be missing."""
+    if not isinstance(value, dict) or value.keys() - additions.keys() != members.keys():
         raise MessageError(f"{where} is not an object with exactly the members {', '.join(members)}")
-    return {name: check(value[name], f"{where}.{name}") for name, check in members.items()}
+    checks = {**members, **additions}
+    return {name: checks[name](member, f"{where}.{name}") for name, member in value.items()}
 
 
 def _integer(value: object, where: str) -> int:
@@ -211,7 +218,7 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[object, str], str]:
 
 
 def _reason(value: object, where: str) -> str:
-    if not isinstance(value, str) or len(value) > MAX_REASON_LENGTH or UNPRINTABLE.search(value):
+    if not isinstance(value, str) or len(value) > MAX_REASON_LENGTH or not value.isprintable():
         raise MessageError(f"{where} is not one printable line of at most {MAX_REASON_LENGTH} characters")
     return value
 
@@ -253,15 +260,15 @@ def _mask_shape(value: object, where: str) -> tuple[int, int]:
 
 def _dropped(value: object, where: str) -> dict[str, int]:
     causes = tuple(value) if isinstance(value, dict) else ()
-    if len(causes) > MAX_CAUSES or not set(DROP_CAUSES).issubset(causes) or not all(map(_CAUSE.fullmatch, causes)):
+    if len(causes) > MAX_CAUSES or not set(REQUIRED_CAUSES).issubset(causes) or not all(map(_CAUSE.fullmatch, causes)):
         raise MessageError(
-            f"{where} is not an object of at most {MAX_CAUSES} causes, {', '.join(DROP_CAUSES)} among them"
+            f"{where} is not an object of at most {MAX_CAUSES} causes, {', '.join(REQUIRED_CAUSES)} among them"
         )
     return _object(value, where, dict.fromkeys(causes, _integer))
 
 
 def _ledger(value: object, where: str) -> LedgerSnapshot:
-    return LedgerSnapshot(**_object(value, where, _LEDGER))
+    return LedgerSnapshot(**_object(value, where, _LEDGER, _LEDGER_ADDITIONS))
 
 
 def _health(value: object, where: str) -> Health:
@@ -283,8 +290,9 @@ _LEDGER = {
     "dropped": _dropped,
     "in_flight": _integer,
 }
+_LEDGER_ADDITIONS = {"missed_triggers": _integer}
 _HEALTH = {"state": _one_of("ok", "degraded", "fault"), "reason": _or_null(_reason)}
-_HEADER: dict[str, Callable[[Any, str], Any]] = {
+_HEADER: _Checks = {
     "schema": _one_of(SCHEMA),
     "session": _matching(_UUID),
     "sequence": _integer,
@@ -301,3 +309,4 @@ _HEADER: dict[str, Callable[[Any, str], Any]] = {
     "ledger": _ledger,
     "health": _health,
 }
+_HEADER_ADDITIONS: _Checks = {"trigger_id": _or_null(_matching(TRIGGER_ID_PATTERN))}

@@ -13,7 +13,10 @@ from typing import Any
 
 from fbft_edge.bundle import ENGINES, GRAPH, Bundle
 from fbft_edge.errors import BundleError
-from fbft_edge.manifest import integer, members, number, text
+from fbft_edge.manifest import integer, json_from_bytes, members, number, text
+from fbft_edge.plain_file import read_plain
+
+_MAX_SIDECAR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,9 @@ def write_sidecar(bundle: Bundle, sidecar: Sidecar) -> None:
 def _read(bundle: Bundle, name: str) -> Sidecar:
     path = bundle.file(name)
     try:
-        return _from_contents(Path(name).stem, members(json.loads(path.read_text(encoding="utf-8"))))
+        return _from_contents(Path(name).stem, members(json_from_bytes(read_plain(path, _MAX_SIDECAR_BYTES))))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; run fbft-export again") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(
             f"{path} is not a valid sidecar ({type(error).__name__}: {error!s:.200}); run fbft-export again"

@@ -11,7 +11,8 @@
 
 A message comes every period, so silence means that the publisher or the network is gone: treat a timeout,
 `stale` and `fault` as "not good". `result.lost` counts messages missed on the way; none of them was `ok`
-as far as the bridge can know.
+as far as the bridge can know. Two more arguments, `server_key="line.key"` and `secret_key="bridge.key_secret"`, reach
+a line with CURVE keys (docs/security.md).
 
 Knows nothing about cameras or detectors.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 import zmq
@@ -28,6 +30,7 @@ import zmq
 from fbft_edge.errors import ArgumentError
 from fbft_edge.publisher import DEFAULT_ENDPOINT
 from fbft_edge.result import MAX_MASK_BYTES, Result, decode_message
+from fbft_edge.security import authenticate, connect, limit
 
 RECEIVE_QUEUE_MESSAGES = 64
 
@@ -41,28 +44,36 @@ class ResultSubscriber:
         endpoint: Where the publisher is bound.
         site: Only results of this site; None for all.
         camera: Only results of this camera; None for all.
+        server_key: File of the publisher's public CURVE key; None for one without CURVE.
+        secret_key: File of one's own secret key; None for the one that FBFT_SECRET_KEY_FILE names.
 
     Raises:
-        ArgumentError: The endpoint cannot be connected to.
+        ArgumentError: The endpoint cannot be connected to, or a key cannot be used.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, site: str | None = None, camera: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        site: str | None = None,
+        camera: str | None = None,
+        server_key: Path | str | None = None,
+        secret_key: Path | str | None = None,
+    ) -> None:
         self._site, self._camera = site, camera
         self._expected: dict[tuple[str, str], tuple[str, int]] = {}
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE_MESSAGES)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MASK_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         self._socket.setsockopt(zmq.SUBSCRIBE, b"fbft/" + (f"{site}/".encode() if site else b""))
+        limit(self._socket, endpoint, MAX_MASK_BYTES)
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
+            authenticate(self._socket, server_key, secret_key)
+            connect(self._socket, endpoint)
+        except ArgumentError:
             self.close()
-            raise ArgumentError(
-                f"cannot connect to {endpoint!r}: {error}; use tcp://HOST:PORT or ipc://PATH"
-            ) from error
+            raise
 
     def receive(self, timeout_s: float | None = None) -> Result | None:
         """Wait for the next result.

@@ -62,7 +62,7 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
     Raises:
         EngineError: The engine cannot run here, or strays from the reference beyond tolerance.
     """
-    engine = OpenVinoEngine(bundle.file(GRAPH), bundle.tile.tile_px, precision)
+    engine = OpenVinoEngine(bundle.read(GRAPH), bundle.tile.tile_px, precision)
     parity = measure_parity(bundle, engine.infer)
     engine.close()
     parity.require_accepted(f"OpenVINO at {engine.precision}", engine.precision)
@@ -76,7 +76,7 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
         parity={"device": parity.as_dict()},
     )
     write_sidecar(bundle, sidecar)
-    update_report(bundle)
+    update_report(seal_bundle(bundle))  # the report has the engines that the manifest lists
     return seal_bundle(bundle), parity
 
 

@@ -18,8 +18,10 @@ from fbft_calibration.threshold import measure_scores
 from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.detectors.selection import DetectorPool
+from fbft_edge.drift import references_of
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.images import image_paths, read_image, write_image
+from fbft_edge.picture_statistics import picture_statistics
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -63,6 +65,15 @@ def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, n
         small_bundle.notes["calibration"]["score"],
         small_bundle.notes["calibration"]["peak"],
     )
+
+
+def test_the_bundle_knows_what_its_nominal_pictures_and_scores_are_like(
+    small_bundle: Bundle, nominal_folder: Path
+) -> None:
+    levels = [picture_statistics(read_image(path))["level"] for path in image_paths(nominal_folder)]
+    found = references_of(small_bundle)
+    assert (found["level"].images, found["level"].low, found["level"].high) == (12, min(levels), max(levels))
+    assert (found["score"].images, found["score"].high) == (4, max(small_bundle.notes["calibration"]["score"]))
 
 
 def test_the_bundle_knows_its_frames_and_tiles(small_bundle: Bundle) -> None:
@@ -123,6 +134,11 @@ def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: P
     bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
     thresholds = bundle.require_thresholds()
     assert (thresholds.num_images, thresholds.requested_rate) == (20, 0.1)
+
+
+def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
+    found = references_of(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET))
+    assert {name: reference.images for name, reference in found.items()} == dict.fromkeys(found, 20)
 
 
 def test_new_thresholds_change_nothing_but_themselves_and_the_report(copied: Bundle, fresh_folder: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fbft_edge.bundle import (
     GRAPH,
     MANIFEST,
     REPORT,
+    SIGNATURE,
     STUDENTS,
     Bundle,
     TeacherIdentity,
@@ -31,8 +32,11 @@ from fbft_edge.bundle import (
     open_bundle,
     revising,
     seal_bundle,
+    sign_bundle,
 )
-from fbft_edge.errors import BundleError
+from fbft_edge.cli import main
+from fbft_edge.errors import ArgumentError, BundleError
+from fbft_edge.signing import write_signing_keys
 from fbft_edge.tiling import TileGeometry
 
 ON_THE_SAME_FOLDER = settings(
@@ -473,6 +477,248 @@ def test_damaged_bytes_are_read_or_refused_with_a_bundle_error(bundle: Bundle, d
             open_bundle(bundle.path)
     finally:
         (bundle.path / MANIFEST).write_bytes(bytes(raw))
+
+
+# What lies in the place of a file is never waited for, and never followed
+
+
+def become_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def become_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def become_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def become_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("become", [become_fifo, become_device, become_loop, become_folder])
+@pytest.mark.parametrize("name", [MANIFEST, GRAPH, f"{ENGINES}/openvino-f32.json"])
+def test_what_is_no_regular_file_is_refused(bundle: Bundle, name: str, become: Callable[[Path], None]) -> None:
+    (bundle.path / name).unlink()
+    become(bundle.path / name)
+    with pytest.raises(BundleError, match=r"cannot be read|not a plain file"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\u202eb", "", "a" * 1001])
+def test_a_listed_name_that_would_garble_a_message_is_refused(
+    bundle: Bundle, manifest: dict[str, Any], name: str
+) -> None:
+    manifest["files"][name] = "00" * 32
+    rewrite(bundle, manifest)
+    with pytest.raises(BundleError) as refusal:
+        open_bundle(bundle.path)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("digest", ["", "\u202e", "00" * 31, "0" * 65, "g" * 64, "00" * 32 + "\n"])
+def test_a_listed_hash_that_is_none_is_refused(bundle: Bundle, manifest: dict[str, Any], digest: str) -> None:
+    rewrite(bundle, with_value(manifest, ("files", GRAPH), digest))
+    with pytest.raises(BundleError, match="not a SHA-256"):
+        open_bundle(bundle.path)
+
+
+def test_a_member_that_stands_twice_is_refused(bundle: Bundle) -> None:
+    raw = (bundle.path / MANIFEST).read_text()
+    (bundle.path / MANIFEST).write_text(raw.replace("{", '{"product": "another",', 1))
+    with pytest.raises(BundleError, match="twice"):
+        open_bundle(bundle.path)
+
+
+# What is read is what was verified
+
+
+def test_a_file_is_read_as_it_was_sealed(bundle: Bundle) -> None:
+    assert open_bundle(bundle.path).read(GRAPH) == b"contents of model.onnx"
+
+
+def test_a_file_that_is_altered_after_the_bundle_was_opened_is_not_read(bundle: Bundle) -> None:
+    opened = open_bundle(bundle.path)
+    (bundle.path / GRAPH).write_bytes(b"contents of modem.onnx")
+    with pytest.raises(BundleError, match="was altered"):
+        opened.read(GRAPH)
+
+
+@pytest.mark.parametrize("become", [become_fifo, become_device, become_loop, become_folder])
+def test_what_takes_the_place_of_a_file_after_the_bundle_was_opened_is_not_read(
+    bundle: Bundle, become: Callable[[Path], None]
+) -> None:
+    opened = open_bundle(bundle.path)
+    (bundle.path / GRAPH).unlink()
+    become(bundle.path / GRAPH)
+    with pytest.raises(BundleError):
+        opened.read(GRAPH)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(bundle: Bundle) -> None:
+    (bundle.path / "extra.onnx").write_bytes(b"extra")
+    with pytest.raises(BundleError, match=r"has no extra\.onnx"):
+        bundle.read("extra.onnx")
+
+
+# Who released it
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """Secret and public key of whoever releases bundles."""
+    return write_signing_keys(tmp_path / "keys", "release")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> tuple[Path, Path]:
+    return write_signing_keys(tmp_path / "keys", "stranger")
+
+
+def test_a_signed_bundle_is_taken_by_those_who_trust_the_key(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    assert open_bundle(bundle.path, [keys[1]]) == bundle
+
+
+def test_one_of_several_trusted_keys_is_enough(
+    bundle: Bundle, keys: tuple[Path, Path], stranger: tuple[Path, Path]
+) -> None:
+    sign_bundle(bundle.path, keys[0])
+    assert open_bundle(bundle.path, [stranger[1], keys[1]]) == bundle
+
+
+def test_signing_changes_nothing_but_the_signature(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    assert sign_bundle(bundle.path, keys[0]) == bundle
+    assert open_bundle(bundle.path) == bundle
+    assert seal_bundle(bundle).files.keys() == bundle.files.keys()
+
+
+def test_an_unsigned_bundle_says_how_to_sign_it(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(BundleError, match=r"is not signed.*fbft-edge sign"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_bundle_signed_by_another_key_is_refused_with_the_keys_that_are_trusted(
+    bundle: Bundle, keys: tuple[Path, Path], stranger: tuple[Path, Path]
+) -> None:
+    sign_bundle(bundle.path, stranger[0])
+    with pytest.raises(BundleError, match=r"release\.pub \([0-9a-f]{16}\).*another key"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_manifest_altered_after_signing_is_refused(
+    bundle: Bundle, manifest: dict[str, Any], keys: tuple[Path, Path]
+) -> None:
+    sign_bundle(bundle.path, keys[0])
+    rewrite(bundle, with_value(manifest, ("thresholds", "image"), 3.9))
+    assert open_bundle(bundle.path).require_thresholds().image == 3.9
+    with pytest.raises(BundleError, match="altered"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_even_a_space_after_signing_is_an_alteration(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    with (bundle.path / MANIFEST).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(BundleError, match="altered"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_file_altered_after_signing_is_refused(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    (bundle.path / GRAPH).write_bytes(b"another graph")
+    with pytest.raises(BundleError, match="was altered"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_nothing_is_parsed_before_the_signature_is_verified(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    (bundle.path / MANIFEST).write_bytes(b"[" * 100_000)
+    with pytest.raises(BundleError, match=r"is no signature of bundle\.json"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_signature_of_another_bundle_is_refused(bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    other = seal_bundle(dataclasses.replace(sealed(tmp_path / "other.fbft"), product="another"))
+    sign_bundle(other.path, keys[0])
+    shutil.copy(other.path / SIGNATURE, bundle.path / SIGNATURE)
+    with pytest.raises(BundleError, match="is no signature"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+@pytest.mark.parametrize("size", [0, 63, 65, 1 << 33])
+def test_a_signature_of_another_size_is_refused(bundle: Bundle, keys: tuple[Path, Path], size: int) -> None:
+    sign_bundle(bundle.path, keys[0])
+    os.truncate(bundle.path / SIGNATURE, size)
+    with pytest.raises(BundleError, match=rf"{size} bytes"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+@pytest.mark.parametrize("become", [become_fifo, become_device, become_loop, become_folder])
+def test_a_signature_that_is_no_regular_file_is_refused(
+    bundle: Bundle, keys: tuple[Path, Path], become: Callable[[Path], None]
+) -> None:
+    become(bundle.path / SIGNATURE)
+    with pytest.raises(BundleError, match="cannot be read"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_signature_is_of_no_interest_to_those_who_trust_nobody(bundle: Bundle) -> None:
+    become_fifo(bundle.path / SIGNATURE)
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_trusted_key_that_cannot_be_used_is_named_before_the_bundle_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"lost\.pub"):
+        open_bundle(bundle.path, [tmp_path / "lost.pub"])
+
+
+def test_an_altered_bundle_is_not_signed(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    (bundle.path / GRAPH).write_bytes(b"another graph")
+    with pytest.raises(BundleError, match="was altered"):
+        sign_bundle(bundle.path, keys[0])
+    assert not (bundle.path / SIGNATURE).exists()
+
+
+def test_signing_again_takes_the_place_of_the_old_signature(
+    bundle: Bundle, keys: tuple[Path, Path], stranger: tuple[Path, Path]
+) -> None:
+    sign_bundle(bundle.path, stranger[0])
+    sign_bundle(bundle.path, keys[0])
+    assert open_bundle(bundle.path, [keys[1]]) == bundle
+    assert not list(bundle.path.glob("*.partial"))
+
+
+def test_sealing_the_same_again_keeps_the_signature(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    seal_bundle(bundle)
+    assert open_bundle(bundle.path, [keys[1]]) == bundle
+
+
+def test_a_revision_has_to_be_signed_anew(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    sign_bundle(bundle.path, keys[0])
+    with revising(bundle) as copy:
+        (copy.path / GRAPH).write_bytes(b"another graph")
+        seal_bundle(copy)
+    with pytest.raises(BundleError, match="is not signed"):
+        open_bundle(bundle.path, [keys[1]])
+
+
+def test_a_bundle_is_signed_and_verified_on_the_command_line(
+    bundle: Bundle, keys: tuple[Path, Path], stranger: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, (secret, public) = str(bundle.path), map(str, keys)
+    statuses = [
+        main(["verify", path, "--key", public]),
+        main(["sign", path, "--key", secret]),
+        main(["verify", path, "--key", public]),
+        main(["verify", path, "--key", str(stranger[1])]),
+        main(["verify", path, "--key", str(stranger[1]), "--key", public]),
+    ]
+    assert statuses == [2, 0, 0, 2, 0]
+    assert f"{len(bundle.files)} files whole; signed by a trusted key" in capsys.readouterr().out
 
 
 # What the line asks of it

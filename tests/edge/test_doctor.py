@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fbft_edge import doctor
 from fbft_edge.doctor import State
+from fbft_edge.extras import EXTRAS
 
 
 def printed() -> str:
@@ -46,6 +47,12 @@ def test_an_extra_is_ready_only_with_everything_it_requires(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     states = {finding.subject: finding.state for finding in doctor.findings()}
     assert (states["extra export"], states["extra calibration"]) == (State.MISSING, State.MISSING)
+
+
+def test_every_extra_is_listed_with_what_it_enables() -> None:
+    details = {finding.subject: finding.detail for finding in doctor.findings()}
+    assert [extra for extra in EXTRAS if f"extra {extra}" not in details] == []
+    assert details["extra modbus"].startswith("fbft-edge bridge modbus")
 
 
 def test_the_command_ends_with_status_0_whatever_is_missing() -> None:

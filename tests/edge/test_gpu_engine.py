@@ -30,7 +30,7 @@ from fbft_edge.detectors.selection import open_detector
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.doctor import Finding, State, engine_findings, findings, run_doctor
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, sources_sha256
+from fbft_edge.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, read_cubins, sources_sha256
 from fbft_edge.sidecar import Sidecar, write_sidecar
 
 SIZE = (112, 168)
@@ -391,6 +391,20 @@ def test_a_plan_that_the_bundle_does_not_vouch_for_is_never_loaded(bright_bundle
     (bundle.path / ENGINES / "other.plan").write_bytes(b"executable content")
     with pytest.raises(BundleError, match=r"has no engines/other\.plan"):
         TensorRtEngine(bundle, engine(bundle, plan="other.plan"))
+
+
+def test_a_plan_that_was_altered_since_the_bundle_was_opened_is_never_loaded(bright_bundle: BrightBundle) -> None:
+    bundle = with_engine(bright_bundle())
+    (bundle.path / ENGINES / "tensorrt-rtx-fp16.plan").write_bytes(b"executable content")
+    with pytest.raises(BundleError, match="was altered"):
+        TensorRtEngine(bundle, engine(bundle))
+
+
+def test_a_kernel_that_was_altered_since_the_bundle_was_opened_is_never_loaded(bright_bundle: BrightBundle) -> None:
+    bundle = with_kernels(bright_bundle())
+    (bundle.path / cubin_name("score", "sm_86")).write_bytes(b"\x7fELF executable content")
+    with pytest.raises(BundleError, match="was altered"):
+        read_cubins(bundle, "sm_86")
 
 
 def test_a_run_on_an_engine_for_another_gpu_ends_with_status_2_and_both_gpus(

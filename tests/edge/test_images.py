@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fbft_edge import images
 from fbft_edge.errors import ImageError
 from fbft_edge.frame import Uint8
 from fbft_edge.images import decode_image, image_paths, read_image, write_image
@@ -118,6 +119,24 @@ def test_a_picture_that_claims_to_be_enormous_is_refused() -> None:
     data[18:26] = struct.pack("<ii", 1 << 20, 1 << 20)
     with pytest.raises(ImageError):
         decode_image(np.frombuffer(bytes(data), np.uint8), "enormous")
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 65501), (65501, 10), (10, 1 << 21)])
+def test_a_picture_that_is_too_large_is_named_so_and_not_damaged(height: int, width: int) -> None:
+    data = encoded(np.zeros((height, width), np.uint8), ".tif")
+    with pytest.raises(ImageError, match="at most 65500 pixels a side and 268435456 in all"):
+        decode_image(np.frombuffer(data, np.uint8), "large")
+
+
+def test_a_picture_of_too_many_pixels_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 60 * 80 - 1)
+    with pytest.raises(ImageError, match=r"large \(60x80 pixels\) is too large"):
+        decode_image(np.frombuffer(encoded(photograph(60, 80)), np.uint8), "large")
+
+
+def test_a_picture_that_is_too_wide_for_a_jpeg_is_not_blamed_on_the_format(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="at most 65500 pixels a side"):
+        write_image(tmp_path / "wide.jpg", np.zeros((2, 65501), np.uint8))
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:

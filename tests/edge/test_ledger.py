@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fbft_edge.ledger import DROP_CAUSES, Ledger, LedgerSnapshot
 
-STEPS = ["capture", "fresh", "stale", "fault", "drop_all", *DROP_CAUSES]
+STEPS = ["capture", "fresh", "stale", "fault", "missed", "drop_all", *DROP_CAUSES]
 
 
 def take(ledger: Ledger, step: str) -> None:
@@ -23,6 +23,8 @@ def take(ledger: Ledger, step: str) -> None:
             ledger.publish_stale()
         case "fault":
             ledger.publish_fault()
+        case "missed":
+            ledger.miss_triggers()
         case "drop_all":
             ledger.drop_all("shutdown")
         case cause:
@@ -134,8 +136,9 @@ def test_the_json_names_what_the_message_names() -> None:
         "published_fresh": 0,
         "published_stale": 0,
         "published_fault": 0,
-        "dropped": {"replaced": 0, "inference_error": 0, "shutdown": 0},
+        "dropped": {"replaced": 0, "inference_error": 0, "too_late": 0, "shutdown": 0},
         "in_flight": 0,
+        "missed_triggers": 0,
     }
 
 
@@ -174,3 +177,12 @@ def test_every_snapshot_taken_while_threads_work_is_closed() -> None:
     done.set()
     thread.join()
     assert all(snapshot.is_closed for snapshot in snapshots)
+
+
+def test_missed_triggers_are_counted_beside_the_frames() -> None:
+    ledger = Ledger()
+    ledger.capture()
+    ledger.miss_triggers()
+    ledger.miss_triggers(3)
+    snapshot = ledger.snapshot()
+    assert (snapshot.missed_triggers, snapshot.captured, snapshot.in_flight, snapshot.is_closed) == (4, 1, 1, True)

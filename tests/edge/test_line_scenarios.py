@@ -158,7 +158,7 @@ def test_files_of_every_shape_are_inspected(bundle: Path, tmp_path: Path, height
 def test_a_line_says_which_picture_is_broken_and_goes_on(
     bundle: Path, tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbft_edge.pipeline.CAMERA_RETRY_S", 0.3)
+    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.3)
     folder = folder_of(tmp_path / "in", *[picture(84, 84)] * 6)
     (folder / "002.png").write_bytes((folder / "002.png").read_bytes()[:60])
     write_image(folder / "004.png", picture(84, 98))
@@ -166,7 +166,7 @@ def test_a_line_says_which_picture_is_broken_and_goes_on(
     reasons = list(dict.fromkeys(result.health.reason for result in results if result.verdict is Verdict.FAULT))
     assert [reason.startswith("camera: ") for reason in reasons] == [True, True]
     assert "002.png" in reasons[0]
-    assert "sends 84x98 pixels after 3 frames of 84x84" in reasons[1]
+    assert "sends 84x98 pixels (rgb8) after 3 frames of 84x84 pixels (rgb8)" in reasons[1]
     assert results[-1].verdict in (Verdict.OK, Verdict.STALE)
     assert results[-1].health.state == "ok"
     assert "captured 4  fresh 4" in capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_a_second_line_at_the_same_endpoint_is_refused_and_the_first_goes_on(
         status = main([*arguments, "--duration", "1"])
         said = capsys.readouterr().err
         after = [results.receive(10) for _ in range(60)][-1]
-    assert (status, "address already in use; another program publishes there" in said) == (2, True)
+    assert (status, "address already in use; another program uses it" in said) == (2, True)
     assert before is not None
     assert after is not None
     assert (after.session, after.sequence >= before.sequence + 60) == (before.session, True)

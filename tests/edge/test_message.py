@@ -24,6 +24,7 @@ from fbft_edge.message import (
     MAX_REGIONS,
     Health,
     MessageWriter,
+    encode_bundle,
     encode_detection,
     encode_mask,
     encode_no_detection,
@@ -111,7 +112,7 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 
 def test_the_header_has_exactly_the_members_of_the_contract() -> None:
-    assert set(header_of(written())) == set(SCHEMA["required"]) == set(SCHEMA["properties"])
+    assert set(header_of(written())) == set(SCHEMA["properties"]) == {*SCHEMA["required"], "trigger_id"}
 
 
 def test_the_topic_names_site_and_camera() -> None:
@@ -195,6 +196,11 @@ def test_a_reason_keeps_to_one_line() -> None:
     assert printable("no\n frame\x1b[31m") == "no frame?[31m"
 
 
+@pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200b", "\ufeff", "\ue000"])
+def test_a_reason_holds_nothing_that_hides_or_turns_its_text(character: str) -> None:
+    assert printable(f"Prüfung {character}gnp.exe") == "Prüfung ?gnp.exe"
+
+
 # What is read back
 
 
@@ -237,6 +243,34 @@ def test_nanoseconds_read_back_to_the_last_digit() -> None:
 def test_ledger_and_health_read_back() -> None:
     result = decode_message(written(health=Health("degraded", "no new result for 6 s")))
     assert (result.ledger, result.health) == (LEDGER, Health("degraded", "no new result for 6 s"))
+
+
+def test_a_trigger_id_reads_back() -> None:
+    encoded = encode_detection(frame(), detection(), trigger_id="part 4711/a")
+    parts = writer().write(encoded, encoded.verdict, 5, LEDGER, OK)
+    VALIDATOR.validate(header_of(parts))
+    assert (decode_message(parts).trigger_id, decode_message(written()).trigger_id) == ("part 4711/a", None)
+
+
+@pytest.mark.parametrize("trigger_id", ["", "x" * 65, "a\n", "\u00e9", 7, ["a"]])
+def test_a_trigger_id_that_is_none_is_refused(trigger_id: Any) -> None:
+    with pytest.raises(MessageError, match="trigger_id"):
+        decode_message(with_header({"trigger_id": trigger_id}))
+
+
+def test_a_message_from_before_triggers_and_late_results_is_accepted() -> None:
+    parts = written()
+    header = header_of(parts)
+    del header["trigger_id"], header["ledger"]["missed_triggers"], header["ledger"]["dropped"]["too_late"]
+    VALIDATOR.validate(header)
+    result = decode_message([parts[0], json.dumps(header).encode(), parts[2]])
+    assert (result.trigger_id, result.ledger.missed_triggers, "too_late" in result.ledger.dropped) == (None, 0, False)
+
+
+def test_a_result_names_the_bundle_that_it_was_made_with_before_the_writers() -> None:
+    encoded = encode_detection(frame(), detection(), bundle=encode_bundle(0.25, "cd" * 32))
+    result = decode_message(writer().write(encoded, encoded.verdict, 5, LEDGER, OK))
+    assert (result.image_threshold, result.bundle_sha256) == (0.25, "cd" * 32)
 
 
 def test_a_drop_cause_of_a_later_publisher_is_accepted() -> None:
@@ -513,6 +547,7 @@ def test_a_member_that_stands_twice_is_refused() -> None:
         {"health": {"state": "degraded", "reason": None}},
         {"health": {"state": "fault", "reason": "with a verdict"}},
         {"health": {"state": "degraded", "reason": "\x1b[2J"}},
+        {"health": {"state": "degraded", "reason": "turned \u202e"}},
         {"health": {"state": "degraded", "reason": "x" * 501}},
         {"verdict": "fault"},
     ],

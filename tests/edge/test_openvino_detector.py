@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import GRAPH, Bundle, Thresholds
+from fbft_edge.bundle import GRAPH, Bundle, Thresholds, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector, OpenVinoEngine, accepted_precision, native_precision
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frame import Float32, Uint8
@@ -183,7 +184,7 @@ def test_bf16_and_float32_agree_on_the_map(small_bundle: Bundle) -> None:
 
 
 def test_a_batch_of_tiles_is_inferred_like_one_after_another(small_bundle: Bundle) -> None:
-    engine = OpenVinoEngine(small_bundle.file(GRAPH), 112, "f32")
+    engine = OpenVinoEngine(small_bundle.read(GRAPH), 112, "f32")
     tiles = np.stack([part(112, 112, seed) for seed in (1, 2, 3)])
     together, apart = np.empty((3, 8, 8), np.float32), np.empty((3, 8, 8), np.float32)
     engine.infer(tiles, together)
@@ -195,14 +196,24 @@ def test_a_batch_of_tiles_is_inferred_like_one_after_another(small_bundle: Bundl
 @pytest.mark.parametrize("tile_px", [112 + 14, 98, 1])
 def test_a_graph_of_another_tile_size_is_an_engine_error(small_bundle: Bundle, tile_px: int) -> None:
     with pytest.raises(EngineError, match="cannot compile"):
-        OpenVinoEngine(small_bundle.file(GRAPH), tile_px)
+        OpenVinoEngine(small_bundle.read(GRAPH), tile_px)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a graph", b"\x08\x08" * 99])
-def test_a_graph_that_is_none_is_an_engine_error(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.onnx").write_bytes(data)
+def test_a_graph_that_is_none_is_an_engine_error(data: bytes) -> None:
     with pytest.raises(EngineError):
-        OpenVinoEngine(tmp_path / "model.onnx", 112)
+        OpenVinoEngine(data, 112)
+
+
+def test_a_graph_that_was_altered_since_the_bundle_was_opened_is_not_compiled(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(small_bundle.path, tmp_path / "part.fbft")
+    bundle = open_bundle(tmp_path / "part.fbft")
+    with bundle.file(GRAPH).open("ab") as graph:
+        graph.write(b"\0")
+    with pytest.raises(BundleError, match="was altered"):
+        OpenVinoDetector(bundle, 140, 182)
 
 
 # Seams
@@ -242,7 +253,7 @@ _CTRL_C_AFTER_AN_ENGINE = """
 import signal, sys, threading
 from pathlib import Path
 from fbft_edge.detectors.openvino import OpenVinoEngine
-engines = [OpenVinoEngine(Path(sys.argv[1]), 112)]
+engines = [OpenVinoEngine(Path(sys.argv[1]).read_bytes(), 112)]
 thread = threading.Thread(target=engines.clear)
 thread.start()
 thread.join()

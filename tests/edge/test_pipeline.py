@@ -18,13 +18,13 @@ from jsonschema import Draft202012Validator
 
 import fbft_edge
 from fbft_edge.clock import now_ns
+from fbft_edge.detectors.sharing import DetectorsByLayout, Model
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frame import Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.pipeline import Pipeline, Settings, Summary
+from fbft_edge.pipeline import Pipeline, Sender, Settings, Station, Summary
 from fbft_edge.pixel_format import PixelFormat
 from fbft_edge.publisher import ResultPublisher
 from fbft_edge.result import Result, decode_message
-from fbft_edge.slot import Slot
 
 VALIDATOR = Draft202012Validator(json.loads((files(fbft_edge) / "result.schema.json").read_text()))
 SHA256 = "ab" * 32
@@ -98,7 +98,12 @@ class Recorder:
 
 
 def settings(fps: float = 50.0, duration_s: float | None = 0.3, with_preview: bool = False) -> Settings:
-    return Settings(fps, "hall-3", 0.5, SHA256, duration_s, with_preview)
+    return Settings(fps, "hall-3", duration_s, with_preview)
+
+
+def line(camera: FakeCamera, detector: FakeDetector, publisher: Sender, chosen: Settings) -> Pipeline:
+    model = Model(DetectorsByLayout(lambda *layout: detector), 0.5, SHA256)
+    return Pipeline([Station(camera, chosen)], model, publisher, chosen)
 
 
 def ran(
@@ -109,12 +114,12 @@ def ran(
 ) -> tuple[Recorder, Summary]:
     recorder = Recorder()
     camera = FakeCamera(script, period_s)
-    pipeline = Pipeline(camera, detector or FakeDetector(), recorder, chosen or settings())
+    pipeline = line(camera, detector or FakeDetector(), recorder, chosen or settings())
     pipeline.start()
     try:
         assert pipeline.wait(20)
     finally:
-        summary = pipeline.stop()
+        summary = pipeline.stop()["press-1"]
     return recorder, summary
 
 
@@ -165,7 +170,7 @@ def test_a_send_that_was_held_up_is_caught_up_with() -> None:
                 time.sleep(0.2)
 
     recorder = Held()
-    pipeline = Pipeline(FakeCamera(lambda index: 10), FakeDetector(), recorder, settings())
+    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), recorder, settings())
     start_s = time.monotonic()
     pipeline.start()
     pipeline.wait(20)
@@ -376,7 +381,7 @@ def test_a_camera_that_never_delivers_is_a_fault() -> None:
 
 
 def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.pipeline.CAMERA_RETRY_S", 0.1)
+    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.1)
     recorder, _ = ran(lambda index: CameraError("cable pulled") if index == 3 else 10, chosen=settings(50.0, 0.6))
     seen = verdicts(recorder)
     assert "fault" in seen
@@ -384,7 +389,7 @@ def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_silent_camera_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.pipeline.SILENCE_NS", 50_000_000)
+    monkeypatch.setattr("fbft_edge.station.SILENCE_NS", 50_000_000)
     recorder, _ = ran(lambda index: 10, period_s=30.0)
     last = recorder.results[-1]
     assert (last.verdict, last.health.state) == (Verdict.STALE, "degraded")
@@ -418,14 +423,14 @@ def test_frames_in_flight_at_the_end_go_to_shutdown() -> None:
 
 
 def test_stop_ends_a_run_that_would_go_on() -> None:
-    pipeline = Pipeline(FakeCamera(lambda index: 10), FakeDetector(), Recorder(), settings(50.0, None))
+    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), Recorder(), settings(50.0, None))
     pipeline.start()
     assert not pipeline.wait(0.1)
-    assert pipeline.stop().ledger.is_closed
+    assert pipeline.stop()["press-1"].ledger.is_closed
 
 
 def test_stop_does_not_wait_for_a_slow_camera() -> None:
-    pipeline = Pipeline(FakeCamera(lambda index: 10, 60.0), FakeDetector(), Recorder(), settings(0.1, None))
+    pipeline = line(FakeCamera(lambda index: 10, 60.0), FakeDetector(), Recorder(), settings(0.1, None))
     start_s = time.monotonic()
     pipeline.start()
     pipeline.stop()
@@ -437,7 +442,7 @@ def test_a_publisher_that_breaks_ends_the_run_with_its_error() -> None:
         def send(self, parts: Sequence[bytes]) -> None:
             raise zmq.ZMQError(zmq.ETERM)
 
-    pipeline = Pipeline(FakeCamera(lambda index: 10), FakeDetector(), Broken(), settings(50.0, None))
+    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), Broken(), settings(50.0, None))
     pipeline.start()
     assert pipeline.wait(20)
     with pytest.raises(zmq.ZMQError):
@@ -445,9 +450,9 @@ def test_a_publisher_that_breaks_ends_the_run_with_its_error() -> None:
 
 
 def test_status_says_what_the_last_message_said() -> None:
-    pipeline = Pipeline(FakeCamera(lambda index: 150), FakeDetector(), Recorder(), settings(20.0, None))
+    pipeline = line(FakeCamera(lambda index: 150), FakeDetector(), Recorder(), settings(20.0, None))
     pipeline.start()
-    while (status := pipeline.status()).verdict is not Verdict.ANOMALOUS:
+    while (status := pipeline.status()["press-1"]).verdict is not Verdict.ANOMALOUS:
         pipeline.wait(0.01)
     pipeline.stop()
     assert status.score == pytest.approx(150 / 255)
@@ -490,10 +495,10 @@ def sequences(subscriber: zmq.Socket[bytes]) -> list[int]:
 
 
 def published(publisher: ResultPublisher, duration_s: float, fps: float = 50.0) -> Summary:
-    pipeline = Pipeline(FakeCamera(lambda index: 150), FakeDetector(), publisher, settings(fps, duration_s))
+    pipeline = line(FakeCamera(lambda index: 150), FakeDetector(), publisher, settings(fps, duration_s))
     pipeline.start()
     pipeline.wait(20)
-    return pipeline.stop()
+    return pipeline.stop()["press-1"]
 
 
 def test_a_subscriber_receives_every_message_in_order() -> None:
@@ -530,38 +535,3 @@ def test_a_stalled_subscriber_takes_nothing_from_another() -> None:
         time.sleep(0.3)
         published(publisher, 0.5, fps=100.0)
         assert sequences(reading) == list(range(50))
-
-
-# Slot
-
-
-def test_a_slot_says_what_was_replaced() -> None:
-    slot: Slot[int] = Slot()
-    assert [slot.replace(1), slot.replace(2), slot.poll(), slot.poll()] == [None, 1, 2, None]
-
-
-def test_a_closed_slot_still_gives_its_item_and_then_nothing() -> None:
-    slot: Slot[int] = Slot()
-    slot.replace(1)
-    slot.close()
-    assert [slot.take(), slot.take()] == [1, None]
-
-
-def test_handing_over_waits_until_the_item_is_taken() -> None:
-    slot: Slot[int] = Slot()
-    thread = threading.Thread(target=slot.hand_over, args=(1,))
-    thread.start()
-    thread.join(0.1)
-    assert thread.is_alive()
-    assert slot.take() == 1
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-def test_closing_a_slot_frees_who_hands_over() -> None:
-    slot: Slot[int] = Slot()
-    thread = threading.Thread(target=slot.hand_over, args=(1,))
-    thread.start()
-    slot.close()
-    thread.join(10)
-    assert slot.poll() == 1

@@ -14,14 +14,14 @@ import pytest
 import zmq
 
 from fbft_edge.clock import now_ns
+from fbft_edge.detectors.sharing import DetectorsByLayout, Model
 from fbft_edge.errors import CameraError, EngineError
 from fbft_edge.frame import Detection, Frame, Pixels, Verdict
 from fbft_edge.ledger import LedgerSnapshot
-from fbft_edge.pipeline import Pipeline, Settings, Summary
+from fbft_edge.pipeline import Pipeline, Sender, Settings, Station, Summary
 from fbft_edge.pixel_format import PixelFormat
 from fbft_edge.publisher import ResultPublisher
 from fbft_edge.result import Result, decode_message
-from fbft_edge.slot import Slot
 from fbft_edge.subscriber import ResultSubscriber
 
 SIZE = (8, 12)
@@ -99,25 +99,30 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def _retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.pipeline.CAMERA_RETRY_S", 0.002)
+    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.002)
 
 
-def line(seed: int, recorder: Recorder, duration_s: float | None = None) -> tuple[Pipeline, RandomCamera]:
+def assembled(camera: RandomCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
+    model = Model(DetectorsByLayout(lambda *layout: detector), 0.5, "ab" * 32)
+    return Pipeline([Station(camera, settings)], model, publisher, settings)
+
+
+def line(seed: int, recorder: Recorder) -> tuple[Pipeline, RandomCamera]:
     camera = RandomCamera(seed)
-    settings = Settings(FPS, "hall-3", 0.5, "ab" * 32, duration_s, with_preview=seed % 2 == 0)
-    return Pipeline(camera, RandomDetector(1 + seed % 2), recorder, settings), camera
+    settings = Settings(FPS, "hall-3", with_preview=seed % 2 == 0)
+    return assembled(camera, RandomDetector(1 + seed % 2), recorder, settings), camera
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def outcome(request: pytest.FixtureRequest) -> tuple[list[Result], Summary, RandomCamera]:
     """What a line published until its camera ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fbft_edge.pipeline.CAMERA_RETRY_S", 0.002)
+        monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.002)
         recorder = Recorder()
         pipeline, camera = line(request.param, recorder)
         pipeline.start()
         assert pipeline.wait(60)
-        return recorder.results, pipeline.stop(), camera
+        return recorder.results, pipeline.stop()["press-1"], camera
 
 
 Outcome = tuple[list[Result], Summary, RandomCamera]
@@ -184,7 +189,7 @@ def test_a_publisher_that_breaks_anywhere_leaves_a_closed_ledger_and_its_error(s
     assert pipeline.wait(60)
     with pytest.raises(zmq.ZMQError):
         pipeline.stop()
-    ledger = pipeline.status().ledger
+    ledger = pipeline.status()["press-1"].ledger
     assert len(recorder.results) == seed * 5
     assert (ledger.is_closed, ledger.in_flight, ledger.captured) == (True, 0, camera.delivered)
 
@@ -195,7 +200,7 @@ def test_a_line_stopped_anywhere_accounts_for_every_frame(seed: int) -> None:
     pipeline, camera = line(seed, recorder)
     pipeline.start()
     pipeline.wait(0.007 * seed)
-    ledger = pipeline.stop().ledger
+    ledger = pipeline.stop()["press-1"].ledger
     assert (ledger.is_closed, ledger.in_flight, ledger.captured) == (True, 0, camera.delivered)
     assert ledger.messages == len(recorder.results)
 
@@ -204,10 +209,10 @@ def test_a_line_stopped_anywhere_accounts_for_every_frame(seed: int) -> None:
 def test_a_duration_ends_a_failing_line_with_its_exact_number_of_messages(seed: int) -> None:
     recorder = Recorder()
     camera = RandomCamera(seed, num_reads=10**9)
-    pipeline = Pipeline(camera, RandomDetector(2), recorder, Settings(FPS, "hall-3", 0.5, "ab" * 32, 0.01 * (seed + 1)))
+    pipeline = assembled(camera, RandomDetector(2), recorder, Settings(FPS, "hall-3", 0.01 * (seed + 1)))
     pipeline.start()
     assert pipeline.wait(60)
-    assert pipeline.stop().ledger.messages == len(recorder.results) == 4 * (seed + 1)
+    assert pipeline.stop()["press-1"].ledger.messages == len(recorder.results) == 4 * (seed + 1)
 
 
 def test_a_frame_that_cannot_begin_is_a_fault_and_the_next_one_is_inspected() -> None:
@@ -220,7 +225,7 @@ def test_a_frame_that_cannot_begin_is_a_fault_and_the_next_one_is_inspected() ->
             return Frame(self.name, self.delivered - 1, now_ns(), np.full((*SIZE, 3), level, np.uint8))
 
     recorder, detector = Recorder(), RandomDetector(2)
-    pipeline = Pipeline(Scripted(0), detector, recorder, Settings(FPS, "hall-3", 0.5, "ab" * 32))
+    pipeline = assembled(Scripted(0), detector, recorder, Settings(FPS, "hall-3"))
     pipeline.start()
     assert pipeline.wait(60)
     pipeline.stop()
@@ -236,15 +241,15 @@ def test_a_frame_that_cannot_begin_is_a_fault_and_the_next_one_is_inspected() ->
 @pytest.mark.parametrize("seed", SEEDS[:4])
 def test_a_subscriber_on_a_socket_learns_the_same_as_the_line_knows(seed: int) -> None:
     with ResultPublisher("tcp://127.0.0.1:*") as publisher, ResultSubscriber(publisher.endpoint) as subscriber:
-        settings = Settings(50.0, "hall-3", 0.5, "ab" * 32, 1.0)
-        pipeline = Pipeline(RandomCamera(seed, 10**9), RandomDetector(1), publisher, settings)
+        settings = Settings(50.0, "hall-3", 1.0)
+        pipeline = assembled(RandomCamera(seed, 10**9), RandomDetector(1), publisher, settings)
         pipeline.start()
         received: list[Result] = []
         while not received or received[-1].sequence < 49:
             result = subscriber.receive(30)
             assert result is not None
             received.append(result)
-        ledger = pipeline.stop().ledger
+        ledger = pipeline.stop()["press-1"].ledger
     assert received[0].sequence + len(received) + sum(result.lost for result in received) == 50
     seen = received[-1].ledger
     # The last message was written before the line came to rest.
@@ -253,45 +258,3 @@ def test_a_subscriber_on_a_socket_learns_the_same_as_the_line_knows(seed: int) -
         ledger.published_stale,
         ledger.published_fault,
     )
-
-
-# The slot between two threads
-
-
-def test_nothing_that_is_handed_over_is_lost_or_doubled() -> None:
-    slot: Slot[int] = Slot()
-
-    def give() -> None:
-        for item in range(1, 3001):
-            slot.hand_over(item)
-        slot.close()
-
-    thread = threading.Thread(target=give)
-    thread.start()
-    taken = list(iter(slot.take, None))
-    thread.join()
-    assert taken == list(range(1, 3001))
-
-
-def test_what_replaces_is_either_taken_or_returned() -> None:
-    slot: Slot[int] = Slot()
-    replaced: list[int | None] = []
-
-    def give() -> None:
-        replaced.extend(slot.replace(item) for item in range(1, 3001))
-        slot.close()
-
-    thread = threading.Thread(target=give)
-    thread.start()
-    taken = list(iter(slot.take, None))
-    thread.join()
-    overtaken = [item for item in replaced if item is not None]
-    assert sorted(taken + overtaken) == list(range(1, 3001))
-    assert taken == sorted(taken)
-
-
-def test_polling_waits_for_nobody() -> None:
-    slot: Slot[int] = Slot()
-    assert slot.poll() is None
-    slot.close()
-    assert (slot.poll(), slot.take()) == (None, None)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
 from fbft_edge.errors import PublisherError
-from fbft_edge.publisher import SEND_QUEUE_MESSAGES, ResultPublisher
+from fbft_edge.publisher import MAX_SUBSCRIPTION_BYTES, MAX_SUBSCRIPTIONS, SEND_QUEUE_MESSAGES, ResultPublisher
 from fbft_edge.security import check_bind
 
 LOOPBACK = "tcp://127.0.0.1:*"
@@ -184,3 +190,187 @@ def test_the_last_message_leaves_before_the_endpoint_closes() -> None:
     assert subscriber.poll(2000)
     assert subscriber.recv_multipart() == [b"topic", b"last", b""]
     context.destroy(linger=0)
+
+
+NUM_MESSAGES = 150
+MASK = bytes(20_000)
+DEADLINE_S = 30
+
+SUBSCRIBE_AND_WAIT = """
+import sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.subscribe(b"")
+socket.connect(sys.argv[1])
+socket.recv()
+print("receiving", flush=True)
+time.sleep(60)
+"""
+SUBSCRIBE_WITHOUT_END = """
+import os, sys, zmq
+socket = zmq.Context().socket(zmq.XSUB)
+socket.connect(sys.argv[1])
+print("subscribing", flush=True)
+while True:
+    socket.send(b"\\1" + os.urandom(100))
+"""
+
+
+class Listener:
+    """A healthy subscriber: takes numbered messages in a thread, from the first that it gets."""
+
+    def __init__(self, context: zmq.Context, endpoint: str) -> None:
+        self._socket = context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"n")
+        self._socket.connect(endpoint)
+        self.numbers: list[int] = []
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        while self._socket.poll(DEADLINE_S * 1000):
+            number = int(self._socket.recv_multipart()[1])
+            self.numbers.append(number)
+            if number == NUM_MESSAGES - 1:
+                break
+        self._socket.close(linger=0)
+
+    def wait(self) -> list[int]:
+        """What came, from the first to the last message that was sent."""
+        self._thread.join(DEADLINE_S)
+        return self.numbers
+
+
+@contextlib.contextmanager
+def listening(publisher: ResultPublisher, count: int = 1) -> Iterator[list[Listener]]:
+    """Listeners that are known to get messages: the first of all is sent until everyone has it."""
+    with zmq.Context() as context:
+        listeners = [Listener(context, publisher.endpoint) for _ in range(count)]
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not all(listener.numbers for listener in listeners) and time.monotonic() < deadline_s:
+            publisher.send([b"n", b"0", b""])
+            time.sleep(0.01)
+        yield listeners
+
+
+def send_all(publisher: ResultPublisher, mask: bytes = MASK, every_s: float = 0.01) -> float:
+    """Send the other messages at a rate; returns the time of the slowest call."""
+    slowest_s = 0.0
+    for number in range(1, NUM_MESSAGES):
+        start_s = time.perf_counter()
+        publisher.send([b"n", str(number).encode(), mask])
+        slowest_s = max(slowest_s, time.perf_counter() - start_s)
+        time.sleep(every_s)
+    return slowest_s
+
+
+def without_repeats(numbers: list[int]) -> list[int]:
+    return list(dict.fromkeys(numbers))
+
+
+EVERY_MESSAGE = list(range(NUM_MESSAGES))
+
+
+@contextlib.contextmanager
+def another_program(code: str, endpoint: str) -> Iterator[subprocess.Popen[str]]:
+    program = subprocess.Popen([sys.executable, "-c", code, endpoint], stdout=subprocess.PIPE, text=True)
+    try:
+        yield program
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_a_stopped_subscriber_takes_nothing_from_the_others() -> None:
+    with (
+        ResultPublisher(LOOPBACK) as publisher,
+        another_program(SUBSCRIBE_AND_WAIT, publisher.endpoint) as stopped,
+        listening(publisher) as (healthy,),
+    ):
+        greeted = threading.Thread(target=stopped.stdout.readline)
+        greeted.start()
+        while greeted.is_alive():
+            publisher.send([b"n", b"0", b""])
+            greeted.join(0.02)
+        stopped.send_signal(signal.SIGSTOP)
+        send_all(publisher, bytes(200_000))
+        assert without_repeats(healthy.wait()) == EVERY_MESSAGE
+
+
+def test_two_hundred_subscribers_get_every_message() -> None:
+    with ResultPublisher(LOOPBACK) as publisher, listening(publisher, 200) as listeners:
+        send_all(publisher, b"", 0.02)
+        assert [without_repeats(listener.wait()) for listener in listeners] == [EVERY_MESSAGE] * 200
+
+
+def test_connections_that_send_garbage_are_counted_and_take_nothing_from_the_others() -> None:
+    with ResultPublisher(LOOPBACK) as publisher, listening(publisher) as (healthy,):
+        address = ("127.0.0.1", int(publisher.endpoint.rpartition(":")[2]))
+        is_over = threading.Event()
+
+        def flood() -> None:
+            while not is_over.is_set():
+                with contextlib.suppress(OSError), socket.create_connection(address, 1) as connection:
+                    connection.sendall(b"\xff" + os.urandom(2000))
+
+        floods = [threading.Thread(target=flood) for _ in range(4)]
+        for thread in floods:
+            thread.start()
+        send_all(publisher)
+        is_over.set()
+        for thread in floods:
+            thread.join()
+        assert without_repeats(healthy.wait()) == EVERY_MESSAGE
+        assert wait_for(lambda: publisher.refused()["protocol"] + publisher.refused()["handshake"] > 0)
+
+
+def test_an_oversized_subscription_is_not_taken() -> None:
+    with ResultPublisher(LOOPBACK) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as greedy:
+        greedy.setsockopt(zmq.LINGER, 0)
+        greedy.subscribe(b"n" * (MAX_SUBSCRIPTION_BYTES + 1))
+        greedy.connect(publisher.endpoint)
+        with listening(publisher) as (healthy,):
+            for number in range(1, NUM_MESSAGES):
+                publisher.send([b"n" * 1000, str(number).encode(), b""])
+                time.sleep(0.005)
+            assert without_repeats(healthy.wait()) == EVERY_MESSAGE
+        assert greedy.poll(0) == 0
+
+
+def test_a_client_that_subscribes_without_end_is_sent_away_and_takes_nothing_from_the_others() -> None:
+    """With libzmq's defaults, sending in the caller's thread, the first send never comes back."""
+    with (
+        ResultPublisher(LOOPBACK) as publisher,
+        listening(publisher) as (healthy,),
+        another_program(SUBSCRIBE_WITHOUT_END, publisher.endpoint) as flood,
+    ):
+        flood.stdout.readline()
+        assert send_all(publisher, every_s=0.02) < DEADLINE_S
+        assert without_repeats(healthy.wait()) == EVERY_MESSAGE
+        assert publisher.refused()["subscriptions"] > 0
+
+
+def test_a_hundred_subscriptions_are_nothing_unusual() -> None:
+    with ResultPublisher(LOOPBACK) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.setsockopt(zmq.LINGER, 0)
+        for number in range(MAX_SUBSCRIPTIONS // 2):
+            subscriber.subscribe(b"fbft/hall-3/press-%d/result" % number)
+        subscriber.connect(publisher.endpoint)
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not subscriber.poll(10) and time.monotonic() < deadline_s:
+            publisher.send([b"fbft/hall-3/press-7/result", b"", b""])
+        assert subscriber.poll(0)
+        assert publisher.refused()["subscriptions"] == 0
+
+
+def test_a_socket_that_failed_says_so_instead_of_dropping_in_silence() -> None:
+    with ResultPublisher(LOOPBACK) as publisher:
+        publisher.send(["not bytes"])  # type: ignore[list-item]
+        with pytest.raises(PublisherError, match="cannot be sent to any more"):
+            send_all(publisher)

@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from fbft_edge.bundle import Bundle
-from fbft_edge.cameras import Camera, open_camera
+from fbft_edge.cameras import Camera, open_camera, open_watched_camera
 from fbft_edge.cli import main
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame, Uint8, Verdict
@@ -66,11 +68,22 @@ def _tables_and_scan(jpeg: bytes) -> tuple[bytes, bytes]:
             return tables, jpeg[place:]
 
 
+@dataclass(frozen=True)
+class Truncated:
+    """A frame whose second packet never arrives."""
+
+    bgr: Uint8
+
+
+# Bytes are sent as they stand, between two packets.
+Clip = Sequence[Uint8 | Truncated | bytes]
+
+
 class RtspServer:
     """Plays one clip to each client in turn and hangs up; refuses UDP, as a firewall would."""
 
-    def __init__(self, clips: list[list[Uint8]]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, clips: Iterable[Clip], port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._clips = clips
         self._closing = threading.Event()
@@ -116,9 +129,15 @@ class RtspServer:
         body = DESCRIPTION if method == "DESCRIBE" else ""
         return f"RTSP/1.0 {status}\r\nCSeq: {headers['CSeq']}\r\n{answers.get(method, '')}\r\n{body}"
 
-    def _play(self, client: socket.socket, clip: list[Uint8]) -> None:
-        for number, bgr in enumerate(clip):
-            for packet in rtp_packets(bgr, number):
+    def _play(self, client: socket.socket, clip: Clip) -> None:
+        for number, part in enumerate(clip):
+            if isinstance(part, bytes):
+                client.sendall(part)
+                continue
+            packets = list(rtp_packets(part.bgr if isinstance(part, Truncated) else part, number))
+            if isinstance(part, Truncated):
+                del packets[1]
+            for packet in packets:
                 client.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
             if self._closing.wait(1 / RATE_HZ):
                 return
@@ -132,8 +151,8 @@ def serve() -> Iterator[Serve]:
     """Starts servers that end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def started(*clips: list[Uint8]) -> RtspServer:
-            server = RtspServer(list(clips))
+        def started(*clips: Clip) -> RtspServer:
+            server = RtspServer(clips)
             stack.callback(server.close)
             return server
 
@@ -159,7 +178,7 @@ def levels(frames: list[Frame]) -> list[int]:
 
 @contextlib.contextmanager
 def opened(server: RtspServer, name: str = "press-1") -> Iterator[Camera]:
-    with contextlib.closing(open_camera(f"rtsp://user:secret@{server.address}/live", name)) as camera:
+    with contextlib.closing(open_watched_camera(f"rtsp://user:secret@{server.address}/live", name)) as camera:
         yield camera
 
 
@@ -189,14 +208,15 @@ def test_a_stream_that_is_cut_and_comes_back_goes_on_counting(serve: Serve) -> N
         before, after = frames_until_the_cut(camera), frames_until_the_cut(camera)
     np.testing.assert_allclose(levels(before), 40, atol=3)
     np.testing.assert_allclose(levels(after), 160, atol=3)
-    assert [frame.frame_id for frame in before + after] == list(range(39))
+    # Of each connection the first frame is taken to learn the size.
+    assert [frame.frame_id for frame in before + after] == list(range(38))
 
 
 def test_a_camera_that_comes_back_with_another_size_is_refused_with_both_sizes(serve: Serve) -> None:
     with opened(serve([flat(40)] * 20, [flat(40, (96, 240))] * 20)) as camera:
         frames_until_the_cut(camera)
         with pytest.raises(
-            CameraError, match="sends 96x240 pixels after 19 frames of 112x160; set the source to one size"
+            CameraError, match=r"sends 96x240 pixels \(bgr8\), the line expects 112x160 pixels \(bgr8\)"
         ):
             camera.read()
 
@@ -222,14 +242,120 @@ def test_a_closed_stream_delivers_nothing_and_lets_the_camera_go(serve: Serve) -
     server.join()
 
 
+def textured(level: int, seed: int = 0) -> Uint8:
+    """A frame of one level in its right half, with noise that takes many packets in its left half."""
+    bgr = flat(level)
+    bgr[:, : SIZE[1] // 2] = np.random.default_rng(seed).integers(0, 256, (SIZE[0], SIZE[1] // 2, 3), np.uint8)
+    return bgr
+
+
+def levels_and_errors(camera: Camera, num_reads: int) -> tuple[list[int], list[str]]:
+    frames, errors = [], []
+    for _ in range(num_reads):
+        try:
+            frame = camera.read()
+        except CameraError as error:
+            errors.append(str(error))
+        else:
+            frames.append(frame)
+    return levels([frame for frame in frames if frame is not None]), errors
+
+
+def test_frames_with_a_missing_packet_are_left_out_and_never_shown_in_part(serve: Serve) -> None:
+    clip = [Truncated(textured(90)) if index % 3 == 2 else textured(90, index) for index in range(30)]
+    with opened(serve(clip)) as camera:
+        frames = frames_until_the_cut(camera)
+    seeds = [index for index in range(1, 30) if index % 3 != 2]
+    assert len(frames) == len(seeds)
+    for frame, seed in zip(frames, seeds, strict=True):
+        np.testing.assert_allclose(frame.pixels[:, : SIZE[1] // 2].mean(), textured(90, seed)[:, :80].mean(), atol=2)
+
+
+def test_garbage_between_frames_ends_in_good_frames_again_or_in_an_error(serve: Serve) -> None:
+    garbage = np.random.default_rng(1).integers(0, 256, 20_000, np.uint8).tobytes()
+    good = [textured(150, index) for index in range(20)]
+    with opened(serve([*good, garbage, *good], good)) as camera:
+        seen, errors = levels_and_errors(camera, 30)
+    np.testing.assert_allclose(seen, 150, atol=3)
+    assert all("delivers no frame" in error or "cannot be opened" in error for error in errors)
+    assert len(seen) > 20
+
+
+def test_a_server_that_speaks_no_rtsp_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=speak_nonsense, args=(listener,))
+        thread.start()
+        with pytest.raises(CameraError, match="cannot be opened"):
+            open_camera(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/live")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def speak_nonsense(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(bytes(range(256)) * 64)
+
+
+@pytest.mark.xfail(reason="OpenCV scales later frames of a stream to the size of its first, and does not tell")
+def test_a_size_that_changes_in_mid_stream_is_refused_until_the_old_one_is_back(serve: Serve) -> None:
+    clip = [*[flat(40)] * 10, *[flat(90, (96, 240))] * 5, *[flat(160)] * 10]
+    with opened(serve(clip)) as camera:
+        seen, errors = levels_and_errors(camera, 24)
+    assert (len(seen), set(np.round(seen, -1))) == (19, {40, 160})
+    assert all("sends 96x240 pixels (bgr8) after 9 frames of 112x160 pixels (bgr8)" in error for error in errors)
+
+
+@contextlib.contextmanager
+def server_process(port: int, level: int) -> Iterator[subprocess.Popen[str]]:
+    """This module's server as a process of its own, playing to one client after the other until it is killed."""
+    command = [sys.executable, __file__, str(port), str(level)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_killed_server_is_a_fault_until_it_is_back() -> None:
+    port = free_port()
+    with server_process(port, 40) as server:
+        camera = open_watched_camera(f"rtsp://127.0.0.1:{port}/live", "press-1")
+        first = camera.read()
+        server.kill()
+        with pytest.raises(CameraError, match="delivers no frame"):
+            drain(camera, [])
+    with pytest.raises(CameraError, match="cannot be opened"):
+        camera.read()
+    with contextlib.closing(camera), server_process(port, 160):
+        end_s = time.monotonic() + 30
+        back: list[Frame] = []
+        while not back and time.monotonic() < end_s:
+            with contextlib.suppress(CameraError):
+                back.extend(frame for frame in [camera.read()] if frame is not None)
+        assert levels([first, *back]) == pytest.approx([40, 160], abs=3)
+    assert (back[0].frame_id > first.frame_id, camera.reconnects >= 2) == (True, True)
+
+
 @pytest.fixture
 def endpoint(tmp_path: Path) -> str:
     return f"ipc://{tmp_path}/results"
 
 
 def received_until(results: ResultSubscriber, verdict: Verdict) -> list[Result]:
-    received = []
+    received: list[Result] = []
+    end_s = time.monotonic() + 60
     while not received or received[-1].verdict is not verdict:
+        assert time.monotonic() < end_s, f"no {verdict.value} in a minute"
         result = results.receive(60)
         assert result is not None, "the line fell silent"
         received.append(result)
@@ -275,9 +401,13 @@ def test_a_stream_of_another_size_than_the_bundles_is_refused_without_its_passwo
     assert "secret" not in said
 
 
-@pytest.mark.parametrize("scheme", ["http", "gige", "csi"])
-def test_a_camera_of_a_kind_that_is_not_read_is_named_without_its_password(scheme: str) -> None:
+def test_a_camera_of_a_kind_that_is_not_read_is_named_without_its_password() -> None:
     with pytest.raises(CameraError) as caught:
-        open_camera(f"{scheme}://user:secret@10.0.0.7/mjpeg")
-    assert f"{scheme}://***@10.0.0.7/mjpeg" in str(caught.value)
+        open_camera("http://user:secret@10.0.0.7/mjpeg")
+    assert "http://***@10.0.0.7/mjpeg" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+if __name__ == "__main__":
+    RtspServer(itertools.repeat([flat(int(sys.argv[2]))] * 1000), int(sys.argv[1]))
+    print("ready", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,4 +82,21 @@ def test_what_is_no_sidecar_is_refused(tmp_path: Path, contents: str) -> None:
     (tmp_path / ENGINES).mkdir()
     (tmp_path / ENGINES / f"{SIDECAR.name}.json").write_text(contents)
     with pytest.raises(BundleError, match="run fbft-export again"):
+        sidecars(bundle(tmp_path))
+
+
+@pytest.mark.parametrize("contents", ['{"runtime": NaN}', '{"runtime": "a", "runtime": "b"}', " " * (1 << 21)])
+def test_json_that_no_export_writes_is_refused(tmp_path: Path, contents: str) -> None:
+    (tmp_path / ENGINES).mkdir()
+    (tmp_path / ENGINES / f"{SIDECAR.name}.json").write_text(contents)
+    with pytest.raises(BundleError, match="run fbft-export again"):
+        sidecars(bundle(tmp_path))
+
+
+def test_a_sidecar_that_is_gone_or_a_fifo_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ENGINES).mkdir()
+    with pytest.raises(BundleError, match="cannot be read"):
+        sidecars(bundle(tmp_path))
+    os.mkfifo(tmp_path / ENGINES / f"{SIDECAR.name}.json")
+    with pytest.raises(BundleError, match="not a regular file"):
         sidecars(bundle(tmp_path))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.bundle import GRAPH, REPORT, Bundle, open_bundle, seal_bundle
+from fbft_edge.bundle import ENGINES, GRAPH, REPORT, Bundle, open_bundle, seal_bundle
 from fbft_edge.sidecar import Sidecar, write_sidecar
 from fbft_export.engine_report import update_report
+from fbft_export.engines import export_openvino
 
 FIGURES = {"num_tiles": 24, "map_max": 0.0123, "map_mean": 0.001, "score_max": 0.002}
 
@@ -40,6 +41,12 @@ def reported(bundle: Bundle, graph_sha256: str, **figures: float) -> str:
 def test_a_new_engine_appears_beside_the_old_ones(copied: Bundle) -> None:
     page = reported(copied, copied.files[GRAPH])
     assert [name for name in ("tensorrt-fp16-sm_87", "openvino-", "sm_87", "1.23%") if name not in page] == []
+
+
+def test_the_first_engine_of_a_bundle_appears_when_it_is_exported(copied: Bundle) -> None:
+    shutil.rmtree(copied.path / ENGINES)
+    exported, _ = export_openvino(seal_bundle(copied), "f32")
+    assert "openvino-f32" in exported.file(REPORT).read_text(encoding="utf-8")
 
 
 def test_an_engine_is_shown_once_however_often_the_report_is_brought_up_to_date(copied: Bundle) -> None:

@@ -35,7 +35,7 @@ def shape_of(value: onnx.ValueInfoProto) -> list[Any]:
 def test_openvino_in_float32_is_the_torch_model(small_bundle: Bundle, small_model: torch.nn.Module) -> None:
     tiles = real_tiles(4)
     found = np.empty((4, 8, 8), np.float32)
-    OpenVinoEngine(small_bundle.file(GRAPH), 112, "f32").infer(tiles, found)
+    OpenVinoEngine(small_bundle.read(GRAPH), 112, "f32").infer(tiles, found)
     with torch.inference_mode():
         np.testing.assert_allclose(found, small_model(torch.from_numpy(tiles)).numpy(), rtol=1e-4, atol=1e-4)
 

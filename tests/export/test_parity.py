@@ -36,7 +36,7 @@ WRONG: dict[str, Callable[[Float32], Float32]] = {
 
 @pytest.fixture(scope="module")
 def engine(small_bundle: Bundle) -> OpenVinoEngine:
-    return OpenVinoEngine(small_bundle.file(GRAPH), 112, "f32")
+    return OpenVinoEngine(small_bundle.read(GRAPH), 112, "f32")
 
 
 def random_distances(seed: int = 0) -> Float32:

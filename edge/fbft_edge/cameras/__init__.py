@@ -5,61 +5,60 @@ Knows nothing about detectors, rates of publishing or messages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from fbft_edge.cameras.camera import Camera, SourceLostError
 from fbft_edge.cameras.folder import FolderCamera
+from fbft_edge.cameras.gige import GigeCamera
+from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
 from fbft_edge.cameras.synthetic import SyntheticCamera
 from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera, without_password
+from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame
-from fbft_edge.pixel_format import PixelFormat
 
-__all__ = ["Camera", "open_camera"]
+__all__ = ["Camera", "SourceLostError", "WatchedCamera", "camera_opener", "open_camera", "open_watched_camera"]
 
 
-class Camera(Protocol):
-    """A source of frames of one size and pixel format."""
+def open_watched_camera(
+    uri: str,
+    name: str = "camera",
+    frozen_after: int = 0,
+    black_below: float = 0.0,
+    wait: bool = False,
+    expected_size: tuple[int, int] | None = None,
+) -> WatchedCamera:
+    """Open a camera for a line: it comes back whenever it is lost, and refuses pictures that must not be judged.
 
-    @property
-    def name(self) -> str:
-        """The camera's name in the message topic."""
-        ...
+    Args:
+        uri: As of `open_camera`.
+        name: The camera's name.
+        frozen_after: Identical pictures in a row that count as frozen; 0: not checked.
+        black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked.
+        wait: The camera need not be there yet.
+        expected_size: The only (height, width) that is accepted; needed to wait for a camera that is not there.
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every frame."""
-        ...
-
-    @property
-    def pixel_format(self) -> PixelFormat:
-        """Layout of every frame's pixels."""
-        ...
-
-    def read(self) -> Frame | None:
-        """Wait for the next frame; None at the end of a finite source, or once closed.
-
-        After an error it may be called again: a source that comes back delivers again.
-
-        Raises:
-            CameraError: The source stopped delivering, or its frames changed size.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give the source back; may be called twice, and while another thread waits in `read`."""
-        ...
+    Raises:
+        CameraError: The URI is not understood; or nothing is there, or it has another size, and it is not waited for.
+        ArgumentError: A limit is out of its range, or an optional part of the installation is missing.
+    """
+    return WatchedCamera(camera_opener(uri, name), name, frozen_after, black_below, wait, expected_size)
 
 
 def open_camera(uri: str, name: str = "camera") -> Camera:
-    """Open a camera and learn its frame size.
+    """Open a camera and learn its frame size; once lost it stays so (`open_watched_camera` brings it back).
 
     | uri | source |
     | --- | --- |
     | `0` | the device /dev/video0 |
-    | `v4l2:///dev/video0` | a device by path |
+    | `v4l2:///dev/video0?width=1920&height=1080&fps=30&fourcc=MJPG` | a device by path |
     | `rtsp://...`, `rtsps://...` | a network stream, passed on as it stands |
+    | `gige://SERIAL?trigger=software&exposure_us=5000&gain=0&fps=20&pixel_format=Mono8` | a GigE Vision camera |
+    | `csi://0?width=1920&height=1080&fps=30` | a Jetson's sensor |
+    | `gstreamer:PIPELINE`, `gstreamer://PIPELINE` | a GStreamer pipeline, as it stands or percent-encoded |
     | `clip.mp4`, `file:///clip.mp4?loop=true` | a video file at its own frame rate |
     | `folder:///images?fps=5&loop=true` | the image files of a folder, sorted by name |
     | `synthetic://?fps=30&height=1036&width=1036&seed=0&defect_every=3` | drawn parts, some with defects |
@@ -69,25 +68,34 @@ def open_camera(uri: str, name: str = "camera") -> Camera:
     Raises:
         CameraError: Nothing is there, or the URI is not understood.
     """
+    return camera_opener(uri, name)()
+
+
+def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
+    """Understand a URI of `open_camera`, and open nothing yet; what is returned does that.
+
+    Raises:
+        CameraError: The URI is not understood.
+    """
     if uri.isdecimal():
-        return DeviceCamera(f"/dev/video{int(uri)}", name)
+        return partial(DeviceCamera, f"/dev/video{int(uri)}", name)
+    if uri.startswith("gstreamer:") and not uri.startswith("gstreamer://"):
+        return partial(GStreamerCamera, uri.removeprefix("gstreamer:"), name)
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return VideoFileCamera(uri, name)
+        return partial(VideoFileCamera, uri, name)
     if scheme in ("rtsp", "rtsps"):
-        return StreamCamera(uri, name)
-    if scheme in ("gige", "csi"):
-        raise CameraError(
-            f"{without_password(uri)}: {scheme} cameras need OpenCV built with GStreamer, which this version does not "
-            "use yet; bridge the camera to rtsp:// or v4l2://"
-        )
+        return partial(StreamCamera, uri, name)
+    if scheme == "gstreamer":
+        return partial(GStreamerCamera, unquote(rest), name)
     if scheme not in _SOURCES:
         raise CameraError(
-            f"{without_password(uri)}: no camera kind {scheme!r}; use an index, {', '.join(_SOURCES)} or rtsp"
+            f"{without_password(uri)}: no camera kind {scheme!r}; use an index, rtsp, gstreamer, "
+            f"{' or '.join((', '.join(_SOURCES)).rsplit(', ', 1))}"
         )
     target, _, query = rest.partition("?")
     source, parsers = _SOURCES[scheme]
-    return source(unquote(target), name, **_options(uri, query, parsers))
+    return partial(source, unquote(target), name, **_options(without_password(uri), query, parsers))
 
 
 def _options(uri: str, query: str, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -116,6 +124,24 @@ def _rate(text: str) -> float:
     return rate_hz
 
 
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"use a number from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
+def _word(pattern: str, example: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"use a name such as {example}")
+        return text
+
+    return parse
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or len(text) > 12 or not low <= int(text) <= high:
@@ -126,7 +152,26 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 _SOURCES: dict[str, tuple[Callable[..., Camera], Mapping[str, Callable[[str], Any]]]] = {
-    "v4l2": (DeviceCamera, {}),
+    "v4l2": (
+        DeviceCamera,
+        {
+            "width": _integer(1, 65535),
+            "height": _integer(1, 65535),
+            "fps": _integer(1, 1000),
+            "fourcc": _word(r"[A-Z0-9]{4}", "MJPG"),
+        },
+    ),
+    "gige": (
+        GigeCamera,
+        {
+            "trigger": _word(r"\w{1,64}", "free, software or Line1"),
+            "exposure_us": _number(0.001, 1e9),
+            "gain": _number(0, 1e6),
+            "fps": _rate,
+            "pixel_format": _word(r"\w{1,64}", "Mono8 or BayerRG8"),
+        },
+    ),
+    "csi": (CsiCamera, {"width": _integer(64, 8192), "height": _integer(64, 8192), "fps": _rate}),
     "file": (VideoFileCamera, {"loop": _flag}),
     "folder": (FolderCamera, {"fps": _rate, "loop": _flag}),
     "synthetic": (

@@ -30,24 +30,39 @@ class FrameSequence:
         self.pixel_format = pixel_format
         self.count = 0
 
-    def frame(self, pixels: Pixels) -> Frame:
-        """Number and stamp a picture that was taken now.
+    def frame(self, pixels: Pixels, captured_ns: int | None = None) -> Frame:
+        """Number and stamp a picture.
 
         Args:
             pixels: Of the sequence's pixel format, C-contiguous; the frame takes the memory over.
+            captured_ns: When it was taken, on the session clock; None for now.
 
         Raises:
             CameraError: The pixels have another size than the sequence.
         """
-        height, width = frame_size(pixels, self.pixel_format)
-        if (height, width) != self.size:
-            raise CameraError(
-                f"camera {self.name!r} sends {height}x{width} pixels after {self.count} frames "
-                f"of {self.size[0]}x{self.size[1]}; set the source to one size and start again"
-            )
-        frame = Frame(self.name, self.count, now_ns(), pixels, self.pixel_format)
+        self.require(frame_size(pixels, self.pixel_format), self.pixel_format)
+        frame = Frame(
+            self.name, self.count, now_ns() if captured_ns is None else captured_ns, pixels, self.pixel_format
+        )
         self.count += 1
         return frame
+
+    def require(self, size: tuple[int, int], pixel_format: PixelFormat | None) -> None:
+        """Accept pictures of the sequence's size and pixel format only; None stands for a format that is not read.
+
+        Raises:
+            CameraError: It is another one; the sequence goes on when the old one comes back.
+        """
+        if (size, pixel_format) != (self.size, self.pixel_format):
+            raise CameraError(
+                f"camera {self.name!r} sends {layout_text(size, pixel_format)} after {self.count} frames of "
+                f"{layout_text(self.size, self.pixel_format)}; set the camera back to that"
+            )
+
+
+def layout_text(size: tuple[int, int], pixel_format: PixelFormat | None) -> str:
+    """A frame's height, width and pixel format as messages name them."""
+    return f"{size[0]}x{size[1]} pixels ({pixel_format.value if pixel_format else 'a format that is not read'})"
 
 
 class SequenceCamera:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # Both are read when the first source is opened: FFmpeg's own lines off, and 5 s for a silent device.
@@ -17,70 +18,77 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "5")
 import cv2
 import numpy as np
 
+from fbft_edge.cameras.camera import SourceLostError
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Uint8
+from fbft_edge.frame import Frame, Pixels
 from fbft_edge.opencv_text import without_surrogates
 from fbft_edge.pixel_format import PixelFormat
 
 STREAM_TIMEOUT_MS = 5000
+TIMEOUTS = dict.fromkeys((cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC), STREAM_TIMEOUT_MS)
+
+# OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
+_set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_SILENT = 0
 
 
 class LiveCamera(SequenceCamera):
     """A source that delivers when it wants to, read through OpenCV.
 
-    After an error the next `read` opens the source again, so that a camera that was unplugged comes back.
-
     Args:
         source: What OpenCV opens.
         name: The camera's name.
         backend: OpenCV's number of the library that reads the source.
-        parameters: Pairs of OpenCV property and value to open it with.
+        parameters: Values of OpenCV properties to open it with.
 
     Raises:
         CameraError: It cannot be opened, or delivers no frame.
     """
 
-    def __init__(self, source: str, name: str, backend: int, parameters: tuple[int, ...] = ()) -> None:
-        self._source = source
+    def __init__(self, source: str, name: str, backend: int, parameters: Mapping[int, int] | None = None) -> None:
         self._label = f"camera {name!r} at {without_password(source)}"
-        self._backend = backend
-        self._parameters = parameters
         self._lock = threading.Lock()
         self._is_closed = False
-        self._capture: cv2.VideoCapture | None = None
-        self._sequence = FrameSequence(name, self._next().shape[:2], PixelFormat.BGR8)
+        capture = _opened(source, backend, parameters or {})
+        if capture is None:
+            raise CameraError(f"{self._label} cannot be opened; {self._remedy()}")
+        self._capture = capture
+        pixels = self._next()
+        pixel_format = _pixel_format(pixels)
+        if pixel_format is None:
+            raise CameraError(
+                f"{self._label} sends arrays of shape {pixels.shape} and type {pixels.dtype}, which are not read; "
+                "convert to BGR, GRAY8 or GRAY16_LE"
+            )
+        self._sequence = FrameSequence(name, pixels.shape[:2], pixel_format)
 
     def read(self) -> Frame | None:
         """Wait for the next frame; None once closed.
 
         Raises:
-            CameraError: The source cannot be opened again, stopped delivering, or changed its frame size.
+            SourceLostError: The source stopped delivering.
+            CameraError: A frame of another size or pixel format came.
         """
         with self._lock:
-            return None if self._is_closed else self._sequence.frame(self._next())
+            if self._is_closed:
+                return None
+            pixels = self._next()
+            self._sequence.require(pixels.shape[:2], _pixel_format(pixels))
+            return self._sequence.frame(pixels)
 
     def close(self) -> None:
         """Give the source back, once a `read` in progress has ended."""
         with self._lock:
             self._is_closed = True
-            self._release()
-
-    def _next(self) -> Uint8:
-        if self._capture is None:
-            self._capture = _opened(self._source, self._backend, self._parameters)
-        if self._capture is None:
-            raise CameraError(f"{self._label} cannot be opened; {self._remedy()}")
-        pixels = _bgr_frame(self._capture)
-        if pixels is None:
-            self._release()
-            raise CameraError(f"{self._label} delivers no frame; {self._remedy()}")
-        return pixels
-
-    def _release(self) -> None:
-        if self._capture is not None:
             self._capture.release()
-        self._capture = None
+
+    def _next(self) -> Pixels:
+        pixels = _frame(self._capture)
+        if pixels is None:
+            self._capture.release()
+            raise SourceLostError(f"{self._label} delivers no frame; {self._remedy()}")
+        return pixels
 
     def _remedy(self) -> str:
         return "check its cable, its power, and that no other program has it open"
@@ -89,15 +97,44 @@ class LiveCamera(SequenceCamera):
 class DeviceCamera(LiveCamera):
     """A Video4Linux device such as /dev/video0.
 
+    Args:
+        path: The device.
+        name: The camera's name.
+        width: Columns of a frame to ask for; OpenCV asks for 640 by itself.
+        height: Rows of a frame to ask for; OpenCV asks for 480 by itself.
+        fps: Frames per second to ask for.
+        fourcc: Layout to ask for, as `v4l2-ctl --list-formats-ext` names it: `MJPG` reaches sizes that raw pixels
+            are too slow for.
+
     Raises:
-        CameraError: There is no such device, or it delivers no frame.
+        CameraError: There is no such device, it delivers no frame, or frames of another size.
     """
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        width: int | None = None,
+        height: int | None = None,
+        fps: int | None = None,
+        fourcc: str | None = None,
+    ) -> None:
         if not Path(path).exists():
             present = ", ".join(sorted(str(device) for device in Path("/dev").glob("video*"))) or "none"
             raise CameraError(f"camera {name!r}: no device {path}; present: {present}; plug it in or name another")
-        super().__init__(path, name, cv2.CAP_V4L2)
+        asked = {
+            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*fourcc) if fourcc else None,
+            cv2.CAP_PROP_FRAME_WIDTH: width,
+            cv2.CAP_PROP_FRAME_HEIGHT: height,
+            cv2.CAP_PROP_FPS: fps,
+        }
+        super().__init__(path, name, cv2.CAP_V4L2, {key: value for key, value in asked.items() if value is not None})
+        if (height or self.size[0], width or self.size[1]) != self.size:
+            self.close()
+            raise CameraError(
+                f"camera {name!r}: {path} sends {self.size[0]}x{self.size[1]} pixels (height x width) where "
+                f"{height or 'any'}x{width or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
+            )
 
 
 class StreamCamera(LiveCamera):
@@ -108,9 +145,7 @@ class StreamCamera(LiveCamera):
     """
 
     def __init__(self, url: str, name: str) -> None:
-        timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
-        parameters = tuple(value for timeout in timeouts for value in (timeout, STREAM_TIMEOUT_MS))
-        super().__init__(url, name, cv2.CAP_FFMPEG, parameters)
+        super().__init__(url, name, cv2.CAP_FFMPEG, TIMEOUTS)
 
     def _remedy(self) -> str:
         return f"waited up to {STREAM_TIMEOUT_MS // 1000} s; check address, password and network (try ffplay)"
@@ -132,8 +167,8 @@ class VideoFileCamera(SequenceCamera):
         if not Path(path).is_file():
             hint = f"write folder://{path} for images" if Path(path).is_dir() else "check the path"
             raise CameraError(f"camera {name!r}: {path} is not a file; {hint}")
-        capture = _opened(path, cv2.CAP_FFMPEG, ())
-        self._ahead = _bgr_frame(capture) if capture is not None else None
+        capture = _opened(path, cv2.CAP_FFMPEG, {})
+        self._ahead = _frame(capture) if capture is not None else None
         if capture is None or self._ahead is None:
             raise CameraError(f"camera {name!r}: {path} is not a readable video; play it with ffplay to see why")
         rate_hz = capture.get(cv2.CAP_PROP_FPS)
@@ -163,36 +198,49 @@ class VideoFileCamera(SequenceCamera):
             self._loop = False
             self._capture.release()
 
-    def _next(self) -> Uint8 | None:
-        pixels = _bgr_frame(self._capture)
+    def _next(self) -> Pixels | None:
+        pixels = _frame(self._capture)
         if pixels is None and self._loop:
             self._capture, pixels = self._rewound()
         return pixels
 
-    def _rewound(self) -> tuple[cv2.VideoCapture, Uint8]:
-        capture = _opened(self._path, cv2.CAP_FFMPEG, ())
-        pixels = _bgr_frame(capture) if capture is not None else None
+    def _rewound(self) -> tuple[cv2.VideoCapture, Pixels]:
+        capture = _opened(self._path, cv2.CAP_FFMPEG, {})
+        pixels = _frame(capture) if capture is not None else None
         if capture is None or pixels is None:
             raise CameraError(f"camera {self.name!r}: {self._path} cannot be started again; check that it is there")
         return capture, pixels
 
 
 def without_password(url: str) -> str:
-    """A URL fit for a message: user name and password replaced by `***`."""
-    return re.sub(r"//[^/]*@", "//***@", url)
+    """A URL or pipeline fit for a message: user name and password replaced by `***`."""
+    shown = re.sub(r"\b(user-pw|password)=\S+", r"\1=***", url)
+    # Behind `user:` a password may hold `/`, whatever the standard says.
+    return re.sub(r"//(?:[^/?@\s]*:[^?\s]*|[^/]*)@", "//***@", shown)
 
 
-def _opened(source: str, backend: int, parameters: tuple[int, ...]) -> cv2.VideoCapture | None:
+def _opened(source: str, backend: int, parameters: Mapping[int, int]) -> cv2.VideoCapture | None:
     if without_surrogates(source) != source:
         raise CameraError(f"{without_password(source)!r} is not UTF-8, which OpenCV cannot open; rename it")
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = _set_log_level(_SILENT)
     try:
-        capture = cv2.VideoCapture(source, backend, list(parameters))
+        capture = cv2.VideoCapture(source, backend, [number for pair in parameters.items() for number in pair])
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _set_log_level(level)
     return capture if capture.isOpened() else None
 
 
-def _bgr_frame(capture: cv2.VideoCapture) -> Uint8 | None:
-    done, bgr = capture.read()
-    return np.ascontiguousarray(bgr) if done else None
+def _frame(capture: cv2.VideoCapture) -> Pixels | None:
+    done, pixels = capture.read()
+    return np.ascontiguousarray(pixels) if done else None  # type: ignore[return-value]  # OpenCV's stubs allow floats
+
+
+def _pixel_format(pixels: Pixels) -> PixelFormat | None:
+    return _PIXEL_FORMATS.get((pixels.dtype.name, *pixels.shape[2:]))
+
+
+_PIXEL_FORMATS = {
+    ("uint8", 3): PixelFormat.BGR8,
+    ("uint8",): PixelFormat.MONO8,
+    ("uint16",): PixelFormat.MONO16,
+}

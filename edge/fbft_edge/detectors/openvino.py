@@ -6,9 +6,8 @@ Knows nothing about cameras, rates or messages.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import openvino
 
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import GRAPH, Bundle
+from fbft_edge.detectors import Detector
 from fbft_edge.errors import EngineError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
 from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
@@ -64,12 +64,21 @@ def best_batch(num_tiles: int) -> int:
 class OpenVinoEngine:
     """A bundle's graph compiled for this CPU.
 
+    Args:
+        graph: Contents of the ONNX file, from `Bundle.read`: what is executed is what was verified.
+        tile_px: Side of a tile.
+        precision: `bf16` or `f32`; None for the CPU's own.
+        batch: Tiles per call.
+
+    Raises:
+        EngineError: OpenVINO cannot compile it.
+
     Attributes:
         precision: `bf16` or `f32`.
         batch: Tiles per call.
     """
 
-    def __init__(self, graph: Path, tile_px: int, precision: str | None = None, batch: int = 1) -> None:
+    def __init__(self, graph: bytes, tile_px: int, precision: str | None = None, batch: int = 1) -> None:
         self.precision = precision or native_precision()
         self.batch = batch
         try:
@@ -79,7 +88,7 @@ class OpenVinoEngine:
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": self.precision})
         except RuntimeError as error:
             cause = str(error).strip().splitlines()[-1]
-            raise EngineError(f"OpenVINO {openvino.__version__} cannot compile {graph}: {cause}") from error
+            raise EngineError(f"OpenVINO {openvino.__version__} cannot compile this {GRAPH}: {cause}") from error
         self._request: Any = compiled.create_infer_request()
 
     def infer(self, tiles: Uint8, out: Float32) -> None:
@@ -102,6 +111,15 @@ class OpenVinoDetector:
     """Inspects frames of one size and pixel format; see `fbft_edge.detectors.Detector`.
 
     All buffers are made here, once; the arrays of a detection are its own.
+
+    Args:
+        bundle: Holds the graph and the thresholds.
+        height: Of the frames.
+        width: Of the frames.
+        precision: `bf16` or `f32`; None for the one that the bundle was accepted with.
+        pixel_format: Of the frames.
+        beside: Detectors of the same bundle and precision, used by the same thread; a compiled model of theirs that
+            takes as many tiles at once serves this detector too, until any of them is closed.
     """
 
     frames_in_flight = 1
@@ -113,6 +131,7 @@ class OpenVinoDetector:
         width: int,
         precision: str | None = None,
         pixel_format: PixelFormat = PixelFormat.RGB8,
+        beside: Sequence[Detector] = (),
     ) -> None:
         thresholds = bundle.thresholds
         self._image_threshold = thresholds.image if thresholds else np.inf
@@ -122,11 +141,11 @@ class OpenVinoDetector:
         self.map_operator = MapOperator(
             self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, self.plan.frame_size
         )
-        self.engine = OpenVinoEngine(
-            bundle.file(GRAPH),
-            bundle.tile.tile_px,
-            precision or accepted_precision(bundle),
-            best_batch(self.plan.num_tiles),
+        batch = best_batch(self.plan.num_tiles)
+        engines = [detector.engine for detector in beside if isinstance(detector, OpenVinoDetector)]
+        shared = next((engine for engine in engines if engine.batch == batch), None)
+        self.engine: OpenVinoEngine = shared or OpenVinoEngine(
+            bundle.read(GRAPH), bundle.tile.tile_px, precision or accepted_precision(bundle), batch
         )
         tile_px, side = bundle.tile.tile_px, bundle.tile.tile_patches
         self._tiles = np.empty((self.plan.num_tiles, tile_px, tile_px, 3), np.uint8)

@@ -6,7 +6,7 @@ it needs is there. Knows nothing about cameras, rates or messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -37,6 +37,7 @@ def open_detector(
     width: int,
     pixel_format: PixelFormat = PixelFormat.RGB8,
     engine: str = "auto",
+    beside: Sequence[Detector] = (),
 ) -> OpenDetector:
     """Make a detector for frames of one size and pixel format.
 
@@ -46,13 +47,15 @@ def open_detector(
         width: Of the frames.
         pixel_format: Of the frames.
         engine: `openvino`, `tensorrt` or `tensorrt-rtx`; `auto` takes TensorRT, else TensorRT for RTX, else OpenVINO.
+        beside: Detectors of the same bundle that are open already and used by the same thread; on OpenVINO their
+            compiled model serves this one too, where it can.
 
     Raises:
         EngineError: The engine that was asked for cannot run here; the message says what is missing.
         BundleError: The bundle's engine files are not what `fbft-export` writes.
     """
     if engine == "openvino":
-        return _openvino(bundle, height, width, pixel_format, "as asked")
+        return _openvino(bundle, height, width, pixel_format, "as asked", beside)
     if engine != "auto":
         return _cuda(bundle, height, width, pixel_format, engine, "as asked")
     held = {sidecar.runtime for sidecar in sidecars(bundle)}
@@ -62,7 +65,7 @@ def open_detector(
             return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here")
         except EngineError as error:
             refusals.append(f"not {runtime}: {error}")
-    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals))
+    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside)
 
 
 class DetectorPool(Generic[_D]):
@@ -116,10 +119,12 @@ def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidec
     return fitting[0]
 
 
-def _openvino(bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, why: str) -> OpenDetector:
+def _openvino(
+    bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, why: str, beside: Sequence[Detector]
+) -> OpenDetector:
     from fbft_edge.detectors.openvino import OpenVinoDetector
 
-    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format)
+    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format, beside=beside)
     return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
 
 

@@ -22,7 +22,7 @@ class TensorRtEngine:
         sidecar: Which engine.
 
     Raises:
-        BundleError: The plan is not in the bundle.
+        BundleError: The plan is not in the bundle, or was altered.
         EngineError: The library, the GPU or the plan do not fit together.
     """
 
@@ -30,7 +30,7 @@ class TensorRtEngine:
         self._label = f"{sidecar.runtime} engine {sidecar.name}"
         self._tile_px, self._side = bundle.tile.tile_px, bundle.tile.tile_patches
         self._most = sidecar.batches[2] if sidecar.batches else 1
-        self._engine = deserialize(sidecar.runtime, bundle.file(f"{ENGINES}/{sidecar.plan}").read_bytes())
+        self._engine = deserialize(sidecar.runtime, bundle.read(f"{ENGINES}/{sidecar.plan}"))
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineError(f"{self._label} gets no execution context, most likely for want of GPU memory; free some")

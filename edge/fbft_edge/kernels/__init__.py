@@ -54,7 +54,7 @@ def read_cubins(bundle: Bundle, target: str) -> dict[str, bytes]:
 
     Raises:
         EngineError: The bundle has no kernels, none that run on this GPU, or those of another version.
-        BundleError: What it says of them is not what `fbft-export` writes.
+        BundleError: What it says of them is not what `fbft-export` writes, or one was altered.
     """
     if KERNELS_MANIFEST not in bundle.files:
         raise EngineError(f"{bundle.path} holds no CUDA kernels; {_remedy(bundle, target)}")
@@ -66,7 +66,7 @@ def read_cubins(bundle: Bundle, target: str) -> dict[str, bytes]:
         raise EngineError(
             f"{bundle.path} holds CUDA kernels for {', '.join(targets)}, not {target}; {_remedy(bundle, target)}"
         )
-    return {name: bundle.file(cubin_name(name, fitting)).read_bytes() for name in SOURCES}
+    return {name: bundle.read(cubin_name(name, fitting)) for name in SOURCES}
 
 
 def kernel_targets(bundle: Bundle) -> list[str]:

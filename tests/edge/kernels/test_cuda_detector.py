@@ -11,7 +11,6 @@ import functools
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,7 +184,7 @@ class Function:
 
 
 @functools.cache
-def compiled(graph: Path, tile_px: int) -> OpenVinoEngine:
+def compiled(graph: bytes, tile_px: int) -> OpenVinoEngine:
     return OpenVinoEngine(graph, tile_px, "f32")
 
 
@@ -196,7 +195,7 @@ class Engine:
 
     def __init__(self, driver: Driver, bundle: Bundle) -> None:
         self._driver, self._tile = driver, bundle.tile
-        self._engine = compiled(bundle.file(GRAPH), bundle.tile.tile_px)
+        self._engine = compiled(bundle.read(GRAPH), bundle.tile.tile_px)
 
     def bind(self, tiles: int, distances: int, num_tiles: int) -> None:
         side, patches, memory = self._tile.tile_px, self._tile.tile_patches, self._driver.memory

@@ -1,0 +1,233 @@
+"""What a PLC may believe of each camera: received messages in, the camera's standing out; silence is a fault.
+
+The rule of every bridge is here: only a message that says `ok`, not older than two periods, is good. The time since
+the last message is taken when the standing is asked for, so a thread that hangs makes a fault and never an old `ok`.
+Knows nothing about Modbus, OPC UA or MQTT.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from types import TracebackType
+
+from fbft_edge.errors import MessageError
+from fbft_edge.frame import Verdict
+from fbft_edge.result import Result
+from fbft_edge.subscriber import ResultSubscriber
+
+SILENT_PERIODS = 2
+MIN_SILENCE_S = 0.1  # less is a pause of the operating system, not of the line
+UNKNOWN_PERIOD_SILENCE_S = 2.0
+LEARNED_INTERVALS = 9
+TURN_S = 0.05
+JOIN_TIMEOUT_S = 5.0
+VERDICT_NUMBERS = {Verdict.FAULT: 0, Verdict.OK: 1, Verdict.ANOMALOUS: 2, Verdict.STALE: 3}
+
+_logger = logging.getLogger(__name__)
+
+
+class Fault(IntEnum):
+    """Why no verdict can be believed; the numbers stand in registers and never change."""
+
+    NONE = 0
+    NO_MESSAGE = 1
+    SILENCE = 2
+    CAMERA = 3
+    INFERENCE = 4
+    LINE = 5
+    TRIGGER = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is true of one camera at one moment.
+
+    Attributes:
+        verdict: Of the newest message; `FAULT` when there is none or it is too old.
+        fault: Why; `NONE` unless the verdict is `FAULT`.
+        reason: One line for the operator; None when there is nothing to say.
+        message: The newest message, without mask and preview; None when none has come.
+        period_s: Between messages, given or learned; None when not known yet.
+        results: Frames, and triggers without one, whose own result has come since the bridge started.
+        anomalous: How many of the frames were anomalous.
+        lost: Messages missed on the way.
+    """
+
+    verdict: Verdict
+    fault: Fault
+    reason: str | None
+    message: Result | None
+    period_s: float | None
+    results: int
+    anomalous: int
+    lost: int
+
+    @property
+    def is_good(self) -> bool:
+        """True only for a new frame that lies within the thresholds."""
+        return self.verdict is Verdict.OK
+
+
+class CameraState:
+    """Takes one camera's messages and says how it stands; every method may be called from any thread.
+
+    Args:
+        camera: The camera's name.
+        period_s: Between messages; None learns it from the stream, as the median of the last 9 intervals.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, camera: str, period_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.camera = camera
+        self._given_period_s, self._clock = period_s, clock
+        self._lock = threading.Lock()
+        self._intervals_s: deque[float] = deque(maxlen=LEARNED_INTERVALS)
+        self._message: Result | None = None
+        self._frame: tuple[str, int] | None = None
+        self._missed: tuple[str, str | None] | None = None
+        self._received_s = 0.0
+        self._results = self._anomalous = self._lost = 0
+
+    def receive(self, message: Result) -> bool:
+        """Take note of a message; True when it brings the one result of a frame or of a trigger without a frame."""
+        message = replace(message, mask=None, preview_jpeg=None)
+        with self._lock:
+            self._learn_period(message)
+            self._message, self._received_s = message, self._clock()
+            self._lost += message.lost
+            is_new = self._is_own(message)
+            self._results += is_new
+            self._anomalous += is_new and message.verdict is Verdict.ANOMALOUS
+            return is_new
+
+    def standing(self) -> Standing:
+        """How the camera stands now."""
+        with self._lock:
+            fault, reason = self._fault()
+            return Standing(
+                Verdict.FAULT if self._message is None or fault else self._message.verdict,
+                fault,
+                reason,
+                self._message,
+                self._period_s,
+                self._results,
+                self._anomalous,
+                self._lost,
+            )
+
+    @property
+    def _period_s(self) -> float | None:
+        if self._given_period_s is not None or not self._intervals_s:
+            return self._given_period_s
+        return statistics.median(self._intervals_s)
+
+    def _learn_period(self, message: Result) -> None:
+        last = self._message
+        if last is None or last.session != message.session:
+            self._intervals_s.clear()
+        elif message.sequence > last.sequence:
+            elapsed_s = (message.published_ns - last.published_ns) / 1e9
+            self._intervals_s.append(max(0.0, elapsed_s / (message.sequence - last.sequence)))
+
+    def _is_own(self, message: Result) -> bool:
+        if message.verdict is Verdict.STALE:
+            return False
+        if message.frame_id is not None:
+            frame_before, self._frame = self._frame, (message.session, message.frame_id)
+            return self._frame != frame_before
+        missed_before, self._missed = self._missed, (message.session, message.trigger_id)
+        return message.trigger_id is not None and self._missed != missed_before
+
+    def _fault(self) -> tuple[Fault, str | None]:
+        if self._message is None:
+            return Fault.NO_MESSAGE, "no message yet"
+        silence_s, limit_s = self._clock() - self._received_s, self._silence_limit_s()
+        if silence_s > limit_s:
+            return Fault.SILENCE, f"no message for more than {limit_s:.3g} s"
+        reason = self._message.health.reason
+        return (_fault_of(reason) if self._message.verdict is Verdict.FAULT else Fault.NONE), reason
+
+    def _silence_limit_s(self) -> float:
+        period_s = self._period_s
+        return UNKNOWN_PERIOD_SILENCE_S if period_s is None else max(MIN_SILENCE_S, SILENT_PERIODS * period_s)
+
+
+def _fault_of(reason: str | None) -> Fault:
+    """The stage that the pipeline names at the beginning of a reason."""
+    stage = (reason or "").partition(":")[0]
+    stages = {"camera": Fault.CAMERA, "inference": Fault.INFERENCE, "trigger": Fault.TRIGGER}
+    return stages.get(stage, Fault.LINE)
+
+
+Listener = Callable[[CameraState, Result], None]
+
+
+class Feed:
+    """Receives messages in a thread of its own, from `start` on, and hands them to the cameras' states.
+
+    Args:
+        subscriber: Where they come from; closed with the feed.
+        cameras: States by camera name; messages of others are passed over.
+        listener: Called in the thread with each own result; must return at once.
+
+    Attributes:
+        beats: Turns of the thread, at least 20 a second; a number that stands still means that the bridge hangs.
+    """
+
+    def __init__(
+        self,
+        subscriber: ResultSubscriber,
+        cameras: Sequence[CameraState],
+        listener: Listener = lambda state, result: None,
+    ) -> None:
+        self.beats = 0
+        self._subscriber, self._listener = subscriber, listener
+        self._cameras: Mapping[str, CameraState] = {state.camera: state for state in cameras}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fbft-feed", daemon=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the thread has ended, by `close` or by a bug."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and leave the publisher; may be called twice."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_TIMEOUT_S)
+        self._subscriber.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.beats += 1
+            self._turn()
+
+    def _turn(self) -> None:
+        try:
+            message = self._subscriber.receive(TURN_S)
+        except MessageError as error:
+            _logger.warning("%s", error)
+            return
+        state = None if message is None else self._cameras.get(message.camera)
+        if message is not None and state is not None and state.receive(message):
+            self._listener(state, message)

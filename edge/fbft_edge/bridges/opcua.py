@@ -1,0 +1,305 @@
+"""The OPC UA server: cameras' states in, variables and events of an address space out, encrypted and signed.
+
+Each camera is an object with the variables of `VARIABLES`. While there is no verdict, those about the result have a
+Bad status code; those about the line stay readable. Every anomalous result is an event. Knows nothing about ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
+from fbft_edge.bridges.handshake import SendTriggerOf
+from fbft_edge.bridges.listening import check_free, is_loopback
+from fbft_edge.bridges.opcua_keys import own_keys
+from fbft_edge.bridges.opcua_variables import (
+    EVENT,
+    EVENT_FIELDS,
+    NAMESPACE,
+    VARIABLES,
+    Variable,
+    camera_values,
+    result_values,
+    time_from_ns,
+)
+from fbft_edge.clock import now_ns
+from fbft_edge.errors import ArgumentError
+from fbft_edge.extras import require_extra
+from fbft_edge.frame import Verdict
+from fbft_edge.result import Result
+
+if TYPE_CHECKING:
+    from asyncua import Node, Server, ua
+    from asyncua.server.event_generator import EventGenerator
+
+MAX_EVENTS = 64
+SEVERITY = 700
+
+_BAD = {
+    Fault.NO_MESSAGE: "BadWaitingForInitialData",
+    Fault.SILENCE: "BadNoCommunication",
+    Fault.CAMERA: "BadSensorFailure",
+    Fault.INFERENCE: "BadDeviceFailure",
+    Fault.LINE: "BadDeviceFailure",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect, and how.
+
+    Attributes:
+        keys: Folder of `certificate.der` and `key.pem`, made when both are missing.
+        user: The only one who may log in; None lets everybody.
+        password: Of the user.
+        insecure: Allow clients beyond this machine without password and without encryption.
+    """
+
+    keys: Path
+    user: str | None = None
+    password: str | None = None
+    insecure: bool = False
+
+
+class ResultServer:
+    """Keeps the address space as the cameras stand.
+
+    Args:
+        cameras: Objects in the address space, one per state.
+    """
+
+    def __init__(self, cameras: Sequence[_CameraObject]) -> None:
+        self._cameras = cameras
+        self._by_name = {camera.state.camera: camera for camera in cameras}
+
+    def listener(self, state: CameraState, result: Result) -> None:
+        """A frame's own result came; from any thread."""
+        self._by_name[state.camera].offer(result)
+
+    async def refresh(self, beats: int) -> None:
+        """Write what has changed, and send the events that wait."""
+        for camera in self._cameras:
+            await camera.refresh(beats)
+
+
+@contextlib.asynccontextmanager
+async def opcua_server(
+    states: Sequence[CameraState],
+    address: tuple[str, int],
+    access: Access,
+    send: SendTriggerOf | None = None,
+) -> AsyncIterator[ResultServer]:
+    """Serve while the context lasts.
+
+    Args:
+        states: What is known of each camera.
+        address: Host and port.
+        access: Who may connect, and how.
+        send: Sends a trigger to a camera; None when there is no way to the line.
+
+    Raises:
+        ArgumentError: The address lets in everybody beyond this machine or cannot be listened on, or the keys cannot
+            be used.
+    """
+    require_extra("opcua", "the OPC UA bridge")
+    from asyncua import Server
+
+    logging.getLogger("asyncua").setLevel(logging.ERROR)
+    host, port = address
+    _check_access(host, port, access)
+    check_free(address)
+    uri = f"urn:{socket.gethostname()}:fbft-edge:results"
+    certificate, key = own_keys(access.keys, uri, host)
+    server = Server(user_manager=_Users(access))
+    await server.init()
+    server.set_endpoint(f"opc.tcp://[{host}]:{port}/fbft-edge" if ":" in host else f"opc.tcp://{host}:{port}/fbft-edge")
+    server.set_server_name("fbft-edge")
+    await server.set_application_uri(uri)
+    await server.load_certificate(certificate)
+    await server.load_private_key(key)
+    _restrict(server, host, access)
+    cameras = await _address_space(server, states, send)
+    async with server:
+        yield ResultServer(cameras)
+
+
+def _check_access(host: str, port: int, access: Access) -> None:
+    if is_loopback(host) or access.insecure or access.password is not None:
+        return
+    raise ArgumentError(
+        f"{host}:{port} reaches beyond this machine, and any client could read results; add --user NAME and "
+        f"--password-file FILE, or --insecure on a network that you trust"
+    )
+
+
+class _Users:
+    """Decides who a client is; asyncua asks it once per session."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def get_user(self, server: Any, username: str | None = None, password: Any = None, certificate: Any = None) -> Any:
+        """The client's role, or None to refuse it."""
+        from asyncua.crypto.permission_rules import User, UserRole
+
+        if self._access.password is not None:
+            given = password.decode(errors="replace") if isinstance(password, bytes) else password
+            is_known = hmac.compare_digest((username or "").encode(), (self._access.user or "").encode())
+            if not (hmac.compare_digest((given or "").encode(), self._access.password.encode()) and is_known):
+                return None
+        return User(role=UserRole.User, name=username)
+
+
+def _restrict(server: Server, host: str, access: Access) -> None:
+    from asyncua import ua
+
+    policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
+    if is_loopback(host) or access.insecure:
+        policies.append(ua.SecurityPolicyType.NoSecurity)
+    server.set_security_policy(policies)
+    server.set_identity_tokens([ua.AnonymousIdentityToken if access.password is None else ua.UserNameIdentityToken])
+
+
+async def _address_space(
+    server: Server, states: Sequence[CameraState], send: SendTriggerOf | None
+) -> list[_CameraObject]:
+    from asyncua import ua
+
+    index = await server.register_namespace(NAMESPACE)
+    kinds = {variable.name: variable.kind for variable in VARIABLES}
+    fields = [("Camera", ua.VariantType.String), *((name, _variant_type(kinds[name])) for name in EVENT_FIELDS)]
+    event_type = await server.create_custom_event_type(index, EVENT, ua.ObjectIds.BaseEventType, fields)
+    root = await server.nodes.objects.add_object(ua.NodeId("Cameras", index), ua.QualifiedName("Cameras", index))
+    cameras = []
+    for state in states:
+        name = state.camera
+        parent = await root.add_object(ua.NodeId(name, index), ua.QualifiedName(name, index))
+        nodes = {variable.name: await _add_variable(parent, index, variable) for variable in VARIABLES}
+        if send is not None:
+            await _add_trigger(parent, index, name, send)
+        events = await server.get_event_generator(event_type, ua.ObjectIds.Server)
+        events.event.SourceNode, events.event.SourceName = parent.nodeid, name
+        events.event.Severity = SEVERITY
+        cameras.append(_CameraObject(state, nodes, events))
+    return cameras
+
+
+async def _add_variable(parent: Node, index: int, variable: Variable) -> Node:
+    from asyncua import ua
+
+    node_id = ua.NodeId(f"{parent.nodeid.Identifier}.{variable.name}", index)
+    kind = _variant_type(variable.kind)
+    value = _value([] if variable.is_array else ua.get_default_value(kind), variable)
+    node = await parent.add_variable(node_id, ua.QualifiedName(variable.name, index), value)
+    if variable.is_array:
+        await node.write_value_rank(ua.ValueRank.OneDimension)
+    await node.write_attribute(
+        ua.AttributeIds.Description, ua.DataValue(ua.Variant(ua.LocalizedText(variable.meaning)))
+    )
+    if variable.states:
+        await _set_type(node, ua.ObjectIds.MultiStateDiscreteType)
+        await node.add_property(ua.NodeId(), "0:EnumStrings", [ua.LocalizedText(state) for state in variable.states])
+    elif variable.high is not None:
+        await _set_type(node, ua.ObjectIds.AnalogItemType)
+        await node.add_property(ua.NodeId(), "0:EURange", ua.Range(0.0, variable.high))
+        unit = ua.EUInformation(NAMESPACE, -1, ua.LocalizedText(variable.unit), ua.LocalizedText(variable.unit))
+        await node.add_property(ua.NodeId(), "0:EngineeringUnits", unit)
+    return node
+
+
+async def _set_type(node: Node, type_id: int) -> None:
+    from asyncua import ua
+
+    await node.delete_reference(ua.NodeId(ua.ObjectIds.BaseDataVariableType), ua.ObjectIds.HasTypeDefinition)
+    await node.add_reference(ua.NodeId(type_id), ua.ObjectIds.HasTypeDefinition)
+
+
+async def _add_trigger(parent: Node, index: int, camera: str, send: SendTriggerOf) -> None:
+    from asyncua import ua, uamethod
+
+    async def trigger(_: Any) -> bool:
+        loop = asyncio.get_running_loop()
+        is_taken: asyncio.Future[bool] = loop.create_future()
+        send(camera, lambda taken: loop.call_soon_threadsafe(is_taken.set_result, taken))
+        return await is_taken
+
+    node_id = ua.NodeId(f"{camera}.Trigger", index)
+    name = ua.QualifiedName("Trigger", index)
+    await parent.add_method(node_id, name, uamethod(trigger), [], [ua.VariantType.Boolean])
+
+
+class _CameraObject:
+    """One camera in the address space."""
+
+    def __init__(self, state: CameraState, nodes: dict[str, Node], events: EventGenerator) -> None:
+        self.state = state
+        self._nodes, self._events = nodes, events
+        self._written: Standing | None = None
+        self._waiting: deque[Result] = deque(maxlen=MAX_EVENTS)
+
+    def offer(self, result: Result) -> None:
+        if result.verdict is Verdict.ANOMALOUS:
+            self._waiting.append(result)
+
+    async def refresh(self, beats: int) -> None:
+        standing = self.state.standing()
+        if standing != self._written:
+            await self._write(standing)
+            self._written = standing
+        await self._write_heartbeat(beats)
+        while self._waiting:
+            await self._send_event(self._waiting.popleft())
+
+    async def _write(self, standing: Standing) -> None:
+        from asyncua import ua
+
+        message = None if standing.fault is Fault.SILENCE else standing.message
+        values = camera_values(standing, message)
+        captured = time_from_ns((message.captured_ns if message else None) or now_ns())
+        published = time_from_ns(message.published_ns if message else now_ns())
+        bad = ua.StatusCode(getattr(ua.StatusCodes, _BAD[standing.fault])) if standing.fault else ua.StatusCode()
+        for variable in VARIABLES:
+            if variable.name in values:
+                status = bad if variable.about_result else ua.StatusCode()
+                source = captured if variable.about_result else published
+                value = ua.DataValue(_value(values[variable.name], variable), status, source, time_from_ns(now_ns()))
+                await self._nodes[variable.name].write_attribute(ua.AttributeIds.Value, value)
+
+    async def _write_heartbeat(self, beats: int) -> None:
+        from asyncua import ua
+
+        value = ua.Variant(beats & 0xFFFFFFFF, ua.VariantType.UInt32)
+        now = time_from_ns(now_ns())
+        await self._nodes["Heartbeat"].write_attribute(ua.AttributeIds.Value, ua.DataValue(value, ua.StatusCode(), now))
+
+    async def _send_event(self, result: Result) -> None:
+        event = self._events.event
+        event.Camera = result.camera
+        values = result_values(result)
+        for name in EVENT_FIELDS:
+            setattr(event, name, values[name])
+        score = "" if result.score is None else f", score {result.score:.6g} above {result.image_threshold:.6g}"
+        text = f"{result.camera}: frame {result.frame_id} is anomalous{score}, {len(result.regions)} regions"
+        await self._events.trigger(time_from_ns(result.captured_ns or result.published_ns), text)
+
+
+def _variant_type(kind: str) -> ua.VariantType:
+    from asyncua import ua
+
+    return ua.VariantType[kind.removesuffix("[]")]
+
+
+def _value(value: object, variable: Variable) -> ua.Variant:
+    from asyncua import ua
+
+    is_array = variable.is_array
+    return ua.Variant(value, _variant_type(variable.kind), is_array=is_array)

@@ -1,0 +1,246 @@
+"""A camera under watch: it is opened again whenever it is lost, and pictures that must not be judged are refused.
+
+What is wrong with a camera leaves `read` as a CameraError, which the line publishes as a fault; one text per fault, so
+that a fault that lasts is said once. Knows nothing about kinds of cameras.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import cv2
+
+from fbft_edge.cameras.camera import Camera, SourceLostError
+from fbft_edge.cameras.sequence import layout_text
+from fbft_edge.errors import ArgumentError, CameraError
+from fbft_edge.frame import Frame, Pixels
+from fbft_edge.pixel_format import PixelFormat, frame_size
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+MOST_OUT_OF_ORDER = 10
+# Odd, so that rows of either kind of a Bayer pattern are looked at.
+_BLACK_ROW_STEP = 17
+
+
+class WatchedCamera:
+    """Brings a camera back whenever it is lost, and refuses pictures that must not be judged.
+
+    - A lost camera is closed and opened again after a pause that doubles from 0.5 s to 30 s, shortened at random so
+      that many cameras do not all come at once. A frame that passes ends the series.
+    - Frozen: so many bit-identical pictures in a row. Sensors have noise, so that means a stuck grabber or driver, and
+      the camera is opened again. On 5 MP BGR: 1 us where the first rows differ, 3.4 ms where nothing does.
+    - Black: the mean level is below a limit. It is taken of every 17th row; 66 us on 5 MP BGR, 23 us on 5 MP mono.
+    - Out of order: frames not later than the last one are dropped and counted; 10 in a row are a lost camera.
+    - Another size or pixel format is refused until the old one is back.
+
+    Args:
+        open_source: Opens the camera; called again whenever it was lost.
+        name: The camera's name.
+        frozen_after: Identical pictures in a row that count as frozen, from 2; 0: not checked.
+        black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked.
+        wait: The camera need not be there yet. Its frames are then of the expected size and, wherever it was not
+            there, converted to RGB8 (0.7 to 2.7 ms per 5 MP frame): layout and detector are chosen before it is known.
+        expected_size: The only (height, width) that is accepted; None for the size that the camera has.
+
+    Attributes:
+        reconnects: Attempts to open a lost camera again.
+        out_of_order: Frames dropped because they were not later than the last one.
+
+    Raises:
+        CameraError: It cannot be opened, or has another size, and need not be waited for.
+        ArgumentError: A limit is out of its range.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[], Camera],
+        name: str,
+        frozen_after: int = 0,
+        black_below: float = 0.0,
+        wait: bool = False,
+        expected_size: tuple[int, int] | None = None,
+    ) -> None:
+        if frozen_after < 0 or frozen_after == 1 or not 0 <= black_below <= 255:
+            raise ArgumentError(
+                f"camera {name!r}: frozen_after {frozen_after} and black_below {black_below:g} are not usable; "
+                "use 0 or from 2 identical pictures, and a level from 0 to 255"
+            )
+        self._open_source, self._name = open_source, name
+        self._frozen_after, self._black_below = frozen_after, black_below
+        self.reconnects = self.out_of_order = 0
+        self._incomplete = self._failures = self._count = self._identical = self._last_ns = 0
+        self._last_pixels: Pixels | None = None
+        self._source: Camera | None = None
+        self._refusal: CameraError | None = None
+        self._is_lost = False
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        try:
+            source = self._opened(expected_size, None)
+        except CameraError as error:
+            if not wait:
+                raise
+            if expected_size is None:
+                raise CameraError(
+                    f"{error}; it can be waited for only with a bundle of one frame size, which says what to expect"
+                ) from error
+            self._size, self._pixel_format, self._converts = expected_size, PixelFormat.RGB8, True
+            self._refusal, self._failures = error, 1
+        else:
+            self._size, self._pixel_format, self._converts = source.size, source.pixel_format, False
+
+    @property
+    def name(self) -> str:
+        """The camera's name."""
+        return self._name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every frame."""
+        return self._size
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """Layout of every frame's pixels."""
+        return self._pixel_format
+
+    @property
+    def incomplete(self) -> int:
+        """Pictures that arrived with parts missing and were skipped, for cameras that count them."""
+        return self._incomplete + getattr(self._source, "incomplete", 0)
+
+    def read(self) -> Frame | None:
+        """Wait for the next frame that may be judged; None at the end of a finite source, or once closed.
+
+        Never returns at once for long: it waits for the source, or for the pause before the next attempt.
+
+        Raises:
+            CameraError: The camera is lost, cannot be opened again, or sent a picture that is refused.
+        """
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
+        if self._is_lost:
+            self._let_go()
+        source = self._source or self._reopened()
+        if source is None:
+            return None
+        try:
+            frame = self._later(source)
+            return None if frame is None else self._passed(frame)
+        except SourceLostError:
+            self._failures += 1
+            self._is_lost = True
+            raise
+
+    def trigger(self) -> bool:
+        """Release the shutter of a camera that waits for it; False when this one does not.
+
+        Raises:
+            CameraError: The camera is not there, or did not take the command.
+        """
+        source = self._source
+        if source is None or self._is_lost:
+            raise CameraError(f"camera {self._name!r} is not there to be triggered; wait until it is back")
+        trigger: Callable[[], bool] | None = getattr(source, "trigger", None)
+        return trigger() if trigger is not None else False
+
+    def close(self) -> None:
+        """Wake a waiting `read`, which then returns None, and give the source back."""
+        self._closed.set()
+        with self._lock:
+            source = self._source
+        if source is not None:
+            source.close()
+
+    def _reopened(self) -> Camera | None:
+        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures, 10))
+        if self._closed.wait(random.uniform(FIRST_PAUSE_S, longest_s)):
+            return None
+        self.reconnects += 1
+        try:
+            return self._opened(self._size, None if self._converts else self._pixel_format)
+        except CameraError:
+            self._failures += 1
+            raise
+
+    def _opened(self, size: tuple[int, int] | None, pixel_format: PixelFormat | None) -> Camera:
+        source = self._open_source()
+        expected = size or source.size, pixel_format or source.pixel_format
+        if (source.size, source.pixel_format) != expected:
+            source.close()
+            raise CameraError(
+                f"camera {self._name!r} sends {layout_text(source.size, source.pixel_format)}, the line expects "
+                f"{layout_text(*expected)}; set the camera to that"
+            )
+        with self._lock:
+            self._source = source
+        if self._closed.is_set():
+            source.close()
+        return source
+
+    def _let_go(self) -> None:
+        """Closing what is lost takes seconds where the other side does not answer, so the fault is told first."""
+        with self._lock:
+            source, self._source, self._is_lost = self._source, None, False
+        if source is not None:
+            self._incomplete += getattr(source, "incomplete", 0)
+            source.close()
+
+    def _later(self, source: Camera) -> Frame | None:
+        for _ in range(MOST_OUT_OF_ORDER):
+            frame = source.read()
+            if frame is None or frame.captured_ns > self._last_ns:
+                return frame
+            self.out_of_order += 1
+        raise SourceLostError(
+            f"camera {self._name!r} sent {MOST_OUT_OF_ORDER} pictures in a row that are not later than the last one; "
+            "check its clock, or start it again"
+        )
+
+    def _passed(self, frame: Frame) -> Frame:
+        self._last_ns = frame.captured_ns
+        if self._black_below:
+            self._refuse_black(frame)
+        if self._frozen_after:
+            self._refuse_frozen(frame.pixels)
+        self._failures = 0
+        pixels = frame.rgb if self._converts else frame.pixels
+        passed = Frame(self._name, self._count, frame.captured_ns, pixels, self._pixel_format)
+        self._count += 1
+        return passed
+
+    def _refuse_black(self, frame: Frame) -> None:
+        level = mean_level(frame.pixels, frame.pixel_format)
+        if level < self._black_below:
+            raise CameraError(
+                f"camera {self._name!r} sends black pictures: their mean level is {level:.0f}, below "
+                f"{self._black_below:g}; check light, lens cap and exposure, or lower black_below"
+            )
+
+    def _refuse_frozen(self, pixels: Pixels) -> None:
+        last, self._last_pixels = self._last_pixels, pixels
+        self._identical = self._identical + 1 if last is not None and are_identical(last, pixels) else 1
+        if self._identical >= self._frozen_after:
+            raise SourceLostError(
+                f"camera {self._name!r} is frozen: {self._frozen_after} pictures in a row were bit-identical; start it "
+                "again, or raise frozen_after where nothing moves and the stream is compressed"
+            )
+
+
+def mean_level(pixels: Pixels, pixel_format: PixelFormat) -> float:
+    """Mean of every 17th row, 0 to 255: of all channels, of the luma for NV12."""
+    height, _ = frame_size(pixels, pixel_format)
+    means = cv2.mean(pixels[:height:_BLACK_ROW_STEP])
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    return sum(means[:channels]) / channels / (257 if pixel_format is PixelFormat.MONO16 else 1)
+
+
+def are_identical(first: Pixels, second: Pixels) -> bool:
+    """Whether two pictures agree in every bit; stops at the first row that differs."""
+    return first.shape == second.shape and all(
+        row.tobytes() == other.tobytes() for row, other in zip(first, second, strict=True)
+    )

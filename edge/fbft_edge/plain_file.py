@@ -1,0 +1,54 @@
+"""Regular files and nothing else: a path in, the file's bytes out, never more than were allowed.
+
+Waits for nobody: a FIFO, a socket or a device in the place of a file is refused, not read. Knows nothing about what
+files hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def open_plain(path: Path, max_bytes: int, *, follow: bool = False) -> Iterator[BinaryIO]:
+    """A regular file, open for reading.
+
+    Args:
+        path: Of the file.
+        max_bytes: Larger files are refused.
+        follow: Whether the path may be a symbolic link; folders on the way may be links in any case.
+
+    Raises:
+        OSError: There is no such file, it is too large, or it is something else; `strerror` says what.
+        ValueError: No file can have that name.
+    """
+    # Without O_NONBLOCK, opening a FIFO waits for someone to write to it.
+    more = os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | more))  # noqa: SIM115
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
+    with file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {max_bytes} are read", str(path))
+        yield file
+
+
+def read_plain(path: Path, max_bytes: int, *, follow: bool = False) -> bytes:
+    """The contents of a regular file; see `open_plain`."""
+    with open_plain(path, max_bytes, follow=follow) as file:
+        contents = file.read(max_bytes + 1)
+    if len(contents) > max_bytes:
+        raise OSError(errno.EFBIG, f"it grew beyond {max_bytes} bytes while it was read", str(path))
+    return contents

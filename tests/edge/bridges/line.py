@@ -1,0 +1,73 @@
+"""A line without camera and model: publishes a message per period, as `fbft-edge run` would; results come on stdin.
+
+    line.py ENDPOINT PERIOD CAMERA... [--fast]
+
+Each line on stdin, `VERDICT FRAME_ID [CAMERA]`, becomes one frame's result; without one a message is stale. With
+`--fast` every message is a new result. Everything in a result follows from its frame_id, see `result_of`.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+
+import numpy as np
+
+from fbft_edge.clock import now_ns
+from fbft_edge.frame import Detection, Frame, Region, Verdict
+from fbft_edge.ledger import Ledger
+from fbft_edge.message import EncodedResult, Health, MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.publisher import ResultPublisher
+
+PIXELS = np.zeros((1, 1, 3), np.uint8)
+MASK = np.zeros((4, 4), bool)
+FAULTY = Health("fault", "camera: it is gone")
+
+
+def result_of(verdict: Verdict, frame_id: int, camera: str) -> EncodedResult:
+    frame = Frame(camera, frame_id, frame_id * 1_000_000_007, PIXELS)
+    if verdict is Verdict.FAULT:
+        return encode_no_detection(frame, "inference: failed")
+    x = frame_id % 1000
+    regions = [
+        Region((x + number, x, 2 * x + number + 1, 2 * x + 2), x + 3, 0.5 * (number + 1), (x, x))
+        for number in range(frame_id % 17)
+    ]
+    detection = Detection(frame_id / 2, 1.0, MASK, tuple(regions), verdict is Verdict.ANOMALOUS)
+    return encode_detection(frame, detection, trigger_id=str(frame_id))
+
+
+def main() -> None:
+    endpoint, period_s, *names = sys.argv[1:]
+    is_fast = "--fast" in names
+    cameras = [name for name in names if not name.startswith("--")]
+    waiting: dict[str, queue.SimpleQueue[tuple[Verdict, int]]] = {camera: queue.SimpleQueue() for camera in cameras}
+
+    def read() -> None:
+        for line in sys.stdin:
+            verdict, frame_id, *camera = line.split()
+            waiting[camera[0] if camera else cameras[0]].put((Verdict(verdict), int(frame_id)))
+
+    threading.Thread(target=read, daemon=True).start()
+    writers = {camera: MessageWriter("site", camera, 0.5, "ab" * 32) for camera in cameras}
+    last = {camera: encode_no_detection() for camera in cameras}
+    ledger, tick, start_s = Ledger(), 0, time.monotonic()
+    with ResultPublisher(endpoint) as publisher:
+        while True:
+            for camera in cameras:
+                if is_fast:
+                    waiting[camera].put((Verdict.OK if tick % 3 else Verdict.ANOMALOUS, tick))
+                verdict = Verdict.STALE
+                if not waiting[camera].empty():
+                    verdict, frame_id = waiting[camera].get()
+                    last[camera] = result_of(verdict, frame_id, camera)
+                health = FAULTY if verdict is Verdict.FAULT else Health("ok")
+                parts = writers[camera].write(last[camera], verdict, now_ns(), ledger.snapshot(), health)
+                publisher.send(parts)
+            tick += 1
+            time.sleep(max(0.0, start_s + tick * float(period_s) - time.monotonic()))
+
+
+main()

@@ -1,0 +1,413 @@
+"""A PLC on Modbus TCP: whole results, a handshake that holds, and a fault whenever the line is not to be believed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from fbft_edge.bridges.camera_state import Fault
+from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Control, Status
+from fbft_edge.cli import main
+from fbft_edge.commands import CommandServer
+from fbft_edge.errors import ArgumentError
+
+pytest.importorskip("pymodbus", reason="the bridge needs the extra modbus")
+from pymodbus.client import ModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+FAULT, OK, ANOMALOUS, STALE = range(4)
+WITHIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one request read, by name of the register."""
+
+    values: dict[str, float]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.values[name]
+
+    def has(self, *bits: Status) -> bool:
+        return all(int(self.values["status"]) & bit for bit in bits)
+
+
+class Plc:
+    """What a PLC program does: reads the block, writes the control register."""
+
+    def __init__(self, port: int, unit: int = 1) -> None:
+        self.client = ModbusTcpClient("127.0.0.1", port=port, timeout=2, retries=0)
+        self.unit = unit
+
+    def read(self) -> Block:
+        self.client.connect()
+        try:
+            answer = self.client.read_input_registers(0, count=NUM_REGISTERS, device_id=self.unit)
+        except (ModbusException, ConnectionError):
+            self.client.close()
+            raise
+        assert not answer.isError(), answer
+        packed = struct.pack(f">{NUM_REGISTERS}H", *answer.registers)
+        kinds = {"uint16": ">H", "uint32": ">I", "float32": ">f"}
+        return Block({one.name: struct.unpack_from(kinds[one.kind], packed, 2 * one.address)[0] for one in REGISTERS})
+
+    def write(self, control: Control) -> None:
+        self.client.connect()
+        answer = self.client.write_register(0, int(control), device_id=self.unit)
+        assert not answer.isError(), answer
+
+    def acknowledge(self) -> None:
+        self.write(Control.RESULTS_ACKNOWLEDGE)
+        self.write(Control(0))
+
+
+@pytest.fixture(scope="module")
+def connect() -> Iterator[Callable[..., Plc]]:
+    with contextlib.ExitStack() as stack:
+
+        def connected(port: int, unit: int = 1) -> Plc:
+            plc = Plc(port, unit)
+            stack.callback(plc.client.close)
+            return plc
+
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def serve(start_bridge: Callable[..., Any], free_port: Callable[[], int], connect: Callable[..., Plc]) -> Any:
+    """Starts a bridge to an endpoint; returns it with a PLC."""
+
+    def started(endpoint: str, *options: object, port: int = 0) -> tuple[Any, Plc]:
+        port = port or free_port()
+        bridge = start_bridge("modbus", endpoint, "--listen", f"127.0.0.1:{port}", *options)
+        return bridge, connect(port)
+
+    return started
+
+
+@dataclass(frozen=True)
+class Say:
+    """Lets the line give a camera a result."""
+
+    line: Any
+    camera: str
+
+    def __call__(self, verdict: str, frame_id: int) -> None:
+        self.line.say(verdict, frame_id, self.camera)
+
+
+class Triggers:
+    """The line's command socket, as far as triggers go."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.behaviour = "take"
+        self.server = CommandServer(endpoint, {"trigger": self._trigger})
+
+    def _trigger(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if self.behaviour == "refuse":
+            raise ArgumentError("the last trigger is not answered yet")
+        if self.behaviour == "dawdle":
+            time.sleep(1.2)
+        self.taken.append(dict(arguments))
+        return {}
+
+
+@pytest.fixture(scope="module")
+def handshakes(
+    start_line: Any, serve: Any, connect: Any, eventually: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Callable[[], tuple[Any, Plc]], Triggers]]:
+    """One bridge for many cameras; each test takes one, with what its line says and a PLC of its own."""
+    triggers = Triggers(f"ipc://{tmp_path_factory.mktemp('line')}/commands")
+    cameras = tuple(f"press-{number}" for number in range(1, 16))
+    endpoint, line = start_line(0.05, cameras=cameras)
+    options = [text for camera in cameras for text in ("--camera", camera)]
+    _, first = serve(endpoint, "--handshake", "--commands", triggers.server.endpoint, *options)
+    units = enumerate(cameras, 1)
+
+    def take() -> tuple[Any, Plc]:
+        unit, camera = next(units)
+        plc = connect(first.client.comm_params.port, unit)
+        eventually(plc.read, lambda block: block.has(Status.ONLINE))
+        return Say(line, camera), plc
+
+    with triggers.server:
+        yield take, triggers
+
+
+@pytest.fixture(scope="module")
+def fast_plc(start_line: Any, serve: Any, eventually: Any) -> Plc:
+    """A PLC that reads a line where every message is a new result."""
+    endpoint, _ = start_line(0.001, "--fast")
+    _, plc = serve(endpoint)
+    eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+    return plc
+
+
+@dataclass
+class Mortals:
+    """A line and a bridge that tests may kill; each leaves living ones behind."""
+
+    endpoint: str
+    line: Any
+    bridge: Any
+    plc: Plc
+
+
+@pytest.fixture(scope="module")
+def mortals(start_line: Any, serve: Any) -> Mortals:
+    endpoint, line = start_line(0.5)
+    return Mortals(endpoint, line, *serve(endpoint))
+
+
+def test_a_result_arrives_register_by_register(handshakes: Any, eventually: Any) -> None:
+    say, plc = handshakes[0]()
+    say("anomalous", 7)
+    block = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+    captured_s, captured_ns = divmod(7 * 1_000_000_007, 1_000_000_000)
+    assert (block.verdict, block.score, block.image_threshold, block.frame_id, block.trigger_id, block.regions) == (
+        ANOMALOUS,
+        3.5,
+        0.5,
+        7,
+        7,
+        7,
+    )
+    assert (block.captured_s, block.captured_ns, block.results, block.anomalous) == (captured_s, captured_ns, 1, 1)
+    region = [block.values[f"region_3_{name}"] for name in ("x", "y", "width", "height", "area", "peak")]
+    assert region == [7 + 2, 7, 7 + 1, 7 + 2, 10, 3000]
+    assert block.values["region_8_width"] == 0
+    assert (block.has(Status.GOOD), block.period_ms) == (False, pytest.approx(50, abs=25))
+
+
+def test_no_request_sees_halves_of_two_results(fast_plc: Plc) -> None:
+    blocks = [fast_plc.read() for _ in range(400)]
+    for block in blocks:
+        number = int(block.frame_id)
+        expected = min(MAX_REGIONS, number % 17)
+        assert block.verdict == (OK if number % 3 else ANOMALOUS)
+        assert (block.score, block.trigger_id, block.regions) == (number / 2, number, number % 17)
+        assert 1_000_000_000 * block.captured_s + block.captured_ns == number * 1_000_000_007
+        areas = [block.values[f"region_{index}_area"] for index in range(1, MAX_REGIONS + 1)]
+        assert areas == [number % 1000 + 3] * expected + [0] * (MAX_REGIONS - expected)
+    assert len({block.frame_id for block in blocks}) > 20
+
+
+def test_a_killed_line_reads_fault_within_two_periods_and_its_successor_is_found(
+    mortals: Mortals, start_line: Any, eventually: Any
+) -> None:
+    plc = mortals.plc
+    eventually(plc.read, lambda block: block.period_ms > 0)
+    mortals.line.say("ok", 1)
+    killed_s = mortals.line.kill()
+    block = eventually(plc.read, lambda block: block.fault == Fault.SILENCE)
+    assert time.monotonic() - killed_s < WITHIN_S
+    assert (block.verdict, block.frame_id, block.has(Status.FAULT)) == (FAULT, 0, True)
+    assert not Status(block.status) & (Status.ONLINE | Status.GOOD | Status.RESULTS_VALID)
+    _, mortals.line = start_line(0.5, endpoint=mortals.endpoint)
+    eventually(plc.read, lambda block: block.has(Status.ONLINE))
+    mortals.line.say("ok", 2)
+    eventually(plc.read, lambda block: block.has(Status.GOOD) and block.frame_id == 2)
+
+
+def test_a_stalled_line_reads_fault_until_it_goes_on(mortals: Mortals, eventually: Any) -> None:
+    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+    mortals.line.kill(signal.SIGSTOP)
+    eventually(mortals.plc.read, lambda block: block.fault == Fault.SILENCE)
+    mortals.line.kill(signal.SIGCONT)
+    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+
+
+def test_a_stopped_bridge_freezes_no_verdict(mortals: Mortals, eventually: Any) -> None:
+    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+    mortals.bridge.kill(signal.SIGSTOP)
+    with pytest.raises((ModbusException, ConnectionError)):
+        mortals.plc.read()
+    mortals.bridge.kill(signal.SIGCONT)
+    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
+def test_a_bridge_that_ends_answers_no_more_and_its_successor_begins_anew(
+    mortals: Mortals, serve: Any, eventually: Any, number: signal.Signals, status: int
+) -> None:
+    beats = mortals.plc.read().heartbeat
+    eventually(mortals.plc.read, lambda block: block.heartbeat != beats)
+    mortals.bridge.kill(number)
+    assert mortals.bridge.popen.wait(30) == status
+    with pytest.raises((ModbusException, ConnectionError)):
+        mortals.plc.read()
+    mortals.bridge, mortals.plc = serve(mortals.endpoint, port=mortals.plc.client.comm_params.port)
+    block = eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+    assert block.results <= 1
+
+
+def test_a_result_stays_until_it_is_acknowledged_and_the_next_ones_follow_in_order(
+    handshakes: Any, eventually: Any
+) -> None:
+    say, plc = handshakes[0]()
+    for frame_id in range(1, 5):
+        say("anomalous" if frame_id == 2 else "ok", frame_id)
+    eventually(plc.read, lambda block: block.results == 4)
+    seen = []
+    for _ in range(4):
+        block = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+        assert plc.read().frame_id == block.frame_id
+        seen.append((block.frame_id, block.verdict))
+        plc.write(Control.RESULTS_ACKNOWLEDGE)
+        assert not plc.read().has(Status.RESULTS_VALID)
+        plc.write(Control(0))
+    assert seen == [(1, OK), (2, ANOMALOUS), (3, OK), (4, OK)]
+    block = plc.read()
+    assert (block.has(Status.RESULTS_VALID), block.verdict, block.frame_id) == (False, STALE, 0)
+
+
+def test_a_plc_that_does_not_acknowledge_loses_ok_results_first_and_counts_them(
+    handshakes: Any, eventually: Any
+) -> None:
+    say, plc = handshakes[0]()
+    for frame_id in range(1, 21):
+        say("anomalous" if frame_id > 16 else "ok", frame_id)
+    block = eventually(plc.read, lambda block: block.results == 20)
+    assert (block.frame_id, block.overruns, block.has(Status.OVERRUN)) == (1, 11, True)
+    seen = []
+    while plc.read().has(Status.RESULTS_VALID):
+        seen.append(plc.read().frame_id)
+        plc.acknowledge()
+    assert seen[-4:] == [17, 18, 19, 20]
+    assert len(seen) + block.overruns == 20
+    assert not plc.read().has(Status.OVERRUN)
+
+
+def test_a_fault_of_a_frame_is_a_result_too(handshakes: Any, eventually: Any) -> None:
+    say, plc = handshakes[0]()
+    say("fault", 5)
+    block = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+    assert (block.verdict, block.frame_id, block.has(Status.GOOD)) == (FAULT, 5, False)
+
+
+def test_several_cameras_are_several_units(handshakes: Any, eventually: Any) -> None:
+    take, _ = handshakes
+    (say_first, first), (say_second, second) = take(), take()
+    say_first("ok", 11)
+    say_second("anomalous", 22)
+    assert eventually(first.read, lambda block: block.has(Status.RESULTS_VALID)).frame_id == 11
+    assert eventually(second.read, lambda block: block.has(Status.RESULTS_VALID)).frame_id == 22
+    first.acknowledge()
+    assert second.read().has(Status.RESULTS_VALID)
+
+
+def test_a_unit_without_a_camera_is_an_error(handshakes: Any) -> None:
+    _, plc = handshakes[0]()
+    assert plc.client.read_input_registers(0, count=1, device_id=99).isError()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda client: client.write_register(1, 5),
+        lambda client: client.write_registers(0, [0, 5]),
+        lambda client: client.write_coil(0, True),
+        lambda client: client.read_coils(0, count=8),
+        lambda client: client.read_holding_registers(NUM_REGISTERS, count=1),
+        lambda client: client.read_holding_registers(NUM_REGISTERS - 1, count=2),
+    ],
+)
+def test_what_is_not_in_the_map_is_refused(fast_plc: Plc, write: Any) -> None:
+    fast_plc.client.connect()
+    assert write(fast_plc.client).isError()
+    assert not fast_plc.client.read_holding_registers(0, count=NUM_REGISTERS).isError()
+
+
+def test_one_request_writes_the_control_register_and_reads_the_block(fast_plc: Plc) -> None:
+    fast_plc.client.connect()
+    answer = fast_plc.client.readwrite_registers(
+        read_address=0, read_count=NUM_REGISTERS, write_address=0, values=[int(Control.RESULTS_ACKNOWLEDGE)]
+    )
+    assert answer.registers[0] == Control.RESULTS_ACKNOWLEDGE
+    fast_plc.write(Control(0))
+
+
+def test_a_trigger_goes_to_the_line_and_is_acknowledged(handshakes: Any, eventually: Any) -> None:
+    take, triggers = handshakes
+    _, plc = take()
+    taken_before = len(triggers.taken)
+    eventually(plc.read, lambda block: block.has(Status.TRIGGER_READY))
+    for _ in range(2):
+        plc.write(Control.TRIGGER)
+        eventually(plc.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
+        assert not plc.read().has(Status.TRIGGER_READY)
+        plc.write(Control(0))
+        block = plc.read()
+        assert (block.has(Status.TRIGGER_READY), block.has(Status.TRIGGER_ACKNOWLEDGE)) == (True, False)
+    first, second = triggers.taken[taken_before:]
+    assert first["camera"] == second["camera"] == f"press-{plc.unit}"
+    assert (int(second["trigger_id"]), block.missed_acquisitions) == (int(first["trigger_id"]) + 1, 0)
+
+
+@pytest.mark.parametrize("behaviour", ["refuse", "dawdle"])
+def test_a_trigger_that_the_line_does_not_take_is_a_missed_acquisition(
+    handshakes: Any, eventually: Any, behaviour: str
+) -> None:
+    take, triggers = handshakes
+    _, plc = take()
+    triggers.behaviour = behaviour
+    plc.write(Control.TRIGGER)
+    block = eventually(plc.read, lambda block: block.has(Status.MISSED_ACQUISITION))
+    assert (block.missed_acquisitions, block.has(Status.TRIGGER_ACKNOWLEDGE)) == (1, False)
+    triggers.behaviour = "take"
+    plc.write(Control(0))
+    plc.write(Control.TRIGGER)
+    block = eventually(plc.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
+    assert (block.missed_acquisitions, block.has(Status.MISSED_ACQUISITION)) == (1, False)
+
+
+def test_without_a_command_socket_no_trigger_is_ready(fast_plc: Plc) -> None:
+    missed = fast_plc.read().missed_acquisitions
+    fast_plc.write(Control.TRIGGER)
+    block = fast_plc.read()
+    fast_plc.write(Control(0))
+    assert (block.has(Status.TRIGGER_READY), block.missed_acquisitions) == (False, missed + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--listen", "0.0.0.0:5020"], "--insecure"),
+        (["--listen", "[::]:5020"], "--insecure"),
+        (["--listen", "5020"], "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--listen", "192.0.2.1:5020", "--insecure"], "cannot listen"),
+        (["--connect", "nowhere"], "cannot connect"),
+        (["--commands", "nowhere"], "cannot connect"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bridge", "modbus", *options]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), words in said) == (1, True)
+
+
+def test_an_ok_result_that_is_shown_is_not_good_while_the_line_is_gone_and_an_anomalous_one_stays(
+    handshakes: Any, eventually: Any
+) -> None:
+    say, plc = handshakes[0]()
+    say("ok", 1)
+    say("anomalous", 2)
+    eventually(plc.read, lambda block: block.results == 2)
+    assert plc.read().has(Status.GOOD)
+    say.line.kill()
+    block = eventually(plc.read, lambda block: block.has(Status.FAULT))
+    assert (block.verdict, block.has(Status.GOOD)) == (FAULT, False)
+    plc.acknowledge()
+    block = plc.read()
+    assert (block.verdict, block.frame_id, block.has(Status.RESULTS_VALID)) == (ANOMALOUS, 2, True)

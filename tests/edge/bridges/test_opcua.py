@@ -1,0 +1,336 @@
+"""An OPC UA client sees each camera's variables and events, encrypted, and Bad whenever there is no verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fbft_edge.bridges.camera_state import Fault
+from fbft_edge.bridges.opcua_variables import EVENT_FIELDS, NAMESPACE, VARIABLES
+from fbft_edge.cli import main
+from fbft_edge.commands import CommandServer
+
+pytest.importorskip("asyncua", reason="the bridge needs the extra opcua")
+from asyncua import Client, ua
+from asyncua.crypto.cert_gen import setup_self_signed_certificate
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+_, OK, ANOMALOUS, _ = range(4)
+DEADLINE_S = 30.0
+CLIENT_URI = "urn:fbft-edge:test-client"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A line with two cameras, a bridge with a password, and the keys of a client."""
+
+    url: str
+    endpoint: str
+    line: Any
+    bridge: Any
+    keys: Path
+    client_keys: Path
+    triggers: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def scene(start_line: Any, start_bridge: Any, free_port: Any, tmp_path_factory: Any) -> Iterator[Scene]:
+    folder, port = tmp_path_factory.mktemp("opcua"), free_port()
+    client_keys = tmp_path_factory.mktemp("client")
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    made = setup_self_signed_certificate(client_keys / "key.pem", client_keys / "cert.der", CLIENT_URI, "plc", uses, {})
+    asyncio.run(made)
+    triggers: list[dict[str, Any]] = []
+    endpoint, line = start_line(0.1, cameras=("press-1", "press-2", "press-3", "press-4"))
+    cameras = [text for number in range(1, 5) for text in ("--camera", f"press-{number}")]
+    with CommandServer(
+        f"ipc://{folder}/commands", {"trigger": lambda asked: triggers.append(dict(asked)) or {}}
+    ) as way:
+        bridge = start_bridge(
+            "opcua",
+            endpoint,
+            *("--listen", f"127.0.0.1:{port}", "--keys", folder / "keys", "--user", "plc", *cameras),
+            *("--commands", way.endpoint),
+            FBFT_OPCUA_PASSWORD="not in ps",
+        )
+        url = f"opc.tcp://127.0.0.1:{port}/fbft-edge"
+        yield Scene(url, endpoint, line, bridge, folder / "keys", client_keys, triggers)
+
+
+@asynccontextmanager
+async def connected(scene: Scene, password: str = "not in ps") -> AsyncIterator[Client]:
+    """A client that signs and encrypts, as the PLC's would."""
+    client = Client(scene.url)
+    client.application_uri = CLIENT_URI
+    client.set_user("plc")
+    client.set_password(password)
+    await client.set_security(
+        SecurityPolicyBasic256Sha256,
+        certificate=str(scene.client_keys / "cert.der"),
+        private_key=str(scene.client_keys / "key.pem"),
+        server_certificate=str(scene.keys / "certificate.der"),
+    )
+    async with client:
+        yield client
+
+
+class Camera:
+    """One camera's variables as a client reads them, all in one request."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+
+    async def values(self) -> dict[str, ua.DataValue]:
+        index = await self.client.get_namespace_index(NAMESPACE)
+        nodes = [self.client.get_node(f"ns={index};s={self.name}.{variable.name}") for variable in VARIABLES]
+        results = await self.client.read_attributes(nodes, ua.AttributeIds.Value)
+        return {variable.name: value for variable, value in zip(VARIABLES, results, strict=True)}
+
+    async def when(self, is_there: Callable[[dict[str, Any]], object]) -> dict[str, ua.DataValue]:
+        end_s = time.monotonic() + DEADLINE_S
+        while not is_there(plain(seen := await self.values())):
+            assert time.monotonic() < end_s, seen
+            await asyncio.sleep(0.02)
+        return seen
+
+
+def plain(seen: dict[str, ua.DataValue]) -> dict[str, Any]:
+    return {name: value.Value.Value for name, value in seen.items()}
+
+
+def run(steps: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(steps, DEADLINE_S))
+
+
+def test_a_result_arrives_with_the_time_of_its_frame(scene: Scene) -> None:
+    async def steps() -> None:
+        async with connected(scene) as client:
+            camera = Camera(client, "press-1")
+            await camera.when(lambda values: values["Fault"] == Fault.NONE)
+            scene.line.say("anomalous", 20, "press-1")
+            seen = await camera.when(lambda values: values["FrameId"] == 20)
+            values = plain(seen)
+            assert (values["Score"], values["ImageThreshold"], values["TriggerId"]) == (10.0, 0.5, "20")
+            assert (values["RegionX"], values["RegionWidth"], values["RegionArea"]) == (
+                [20, 21, 22],
+                [21] * 3,
+                [23] * 3,
+            )
+            assert (values["RegionPeak"], values["BundleSha256"]) == ([0.5, 1.0, 1.5], "ab" * 32)
+            captured = datetime.fromtimestamp(20 * 1.000000007, timezone.utc)
+            for name in ("Captured", "Score"):
+                source = values["Captured"] if name == "Captured" else seen[name].SourceTimestamp
+                assert abs((source.replace(tzinfo=timezone.utc) - captured).total_seconds()) < 1e-3
+            assert all(value.StatusCode.is_good() for value in seen.values())
+
+    run(steps())
+
+
+def test_units_ranges_and_names_stand_in_the_address_space(scene: Scene) -> None:
+    async def steps() -> None:
+        async with connected(scene) as client:
+            index = await client.get_namespace_index(NAMESPACE)
+            camera = await client.nodes.objects.get_child([f"{index}:Cameras", f"{index}:press-2"])
+            names = [(await node.read_browse_name()).Name for node in await camera.get_variables()]
+            assert names == [variable.name for variable in VARIABLES]
+            score = await camera.get_child([f"{index}:Score"])
+            unit = await (await score.get_child(["0:EngineeringUnits"])).read_value()
+            high = (await (await score.get_child(["0:EURange"])).read_value()).High
+            assert (await score.read_type_definition()).Identifier == ua.ObjectIds.AnalogItemType
+            assert (unit.DisplayName.Text, high) == ("1", 4.0)
+            verdict = await camera.get_child([f"{index}:Verdict", "0:EnumStrings"])
+            assert [text.Text for text in await verdict.read_value()] == ["fault", "ok", "anomalous", "stale"]
+            with pytest.raises(ua.UaStatusCodeError):
+                await score.write_value(0.0)
+
+    run(steps())
+
+
+def test_an_anomalous_result_is_an_event_with_its_regions_and_an_ok_one_is_none(scene: Scene) -> None:
+    events: list[Any] = []
+
+    class Handler:
+        def event_notification(self, event: Any) -> None:
+            events.append(event)
+
+    async def steps() -> None:
+        async with connected(scene) as client:
+            index = await client.get_namespace_index(NAMESPACE)
+            kind = await client.nodes.base_event_type.get_child([f"{index}:AnomalyEventType"])
+            subscription = await client.create_subscription(50, Handler())
+            await subscription.subscribe_events(evtypes=kind)
+            await Camera(client, "press-3").when(lambda values: values["Fault"] == Fault.NONE)
+            for verdict, frame_id in (("ok", 18), ("anomalous", 19), ("ok", 20), ("anomalous", 22)):
+                scene.line.say(verdict, frame_id, "press-3")
+            while len(mine := [event for event in events if event.Camera == "press-3"]) < 2:
+                await asyncio.sleep(0.02)
+            first = mine[0]
+            assert [event.FrameId for event in mine] == [19, 22]
+            assert (first.Score, first.RegionX, first.RegionHeight, first.SourceName) == (
+                9.5,
+                [19, 20],
+                [21, 21],
+                "press-3",
+            )
+            assert all(hasattr(first, name) for name in EVENT_FIELDS)
+
+    run(steps())
+
+
+@dataclass
+class FastScene:
+    """A line where every message is a new result, and a bridge that lets everybody in."""
+
+    url: str
+    endpoint: str
+    line: Any
+    bridge: Any
+    keys: Path
+    restart: Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def fast_scene(start_line: Any, start_bridge: Any, free_port: Any, tmp_path_factory: Any) -> FastScene:
+    endpoint, line = start_line(0.01, "--fast")
+    listen, keys = f"127.0.0.1:{free_port()}", tmp_path_factory.mktemp("opcua") / "keys"
+
+    def restart() -> Any:
+        return start_bridge("opcua", endpoint, "--listen", listen, "--keys", keys)
+
+    return FastScene(f"opc.tcp://{listen}/fbft-edge", endpoint, line, restart(), keys, restart)
+
+
+def test_one_request_never_mixes_two_results(fast_scene: FastScene) -> None:
+    async def steps() -> None:
+        async with Client(fast_scene.url) as client:
+            camera = Camera(client, "camera")
+            await camera.when(lambda values: (values["FrameId"] or 0) > 0)
+            frames = set()
+            for _ in range(100):
+                values = plain(await camera.values())
+                number = values["FrameId"]
+                assert (values["Score"], values["TriggerId"]) == (number / 2, str(number))
+                assert values["RegionArea"] == [number % 1000 + 3] * (number % 17)
+                assert values["Verdict"] == (OK if number % 3 else ANOMALOUS)
+                frames.add(number)
+            assert len(frames) > 5
+
+    run(steps())
+
+
+def test_a_camera_fault_is_bad_and_says_why(scene: Scene) -> None:
+    statuses: list[tuple[int, str]] = []
+
+    class Handler:
+        def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+            statuses.append((value, data.monitored_item.Value.StatusCode.name))
+
+    async def steps() -> None:
+        async with connected(scene) as client:
+            camera = Camera(client, "press-4")
+            await camera.when(lambda values: values["Fault"] == Fault.NONE)
+            index = await client.get_namespace_index(NAMESPACE)
+            subscription = await client.create_subscription(20, Handler())
+            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=press-4.Verdict"))
+            scene.line.say("fault", 5, "press-4")
+            while (None, "BadSensorFailure") not in statuses:
+                await asyncio.sleep(0.02)
+
+    run(steps())
+
+
+def test_a_trigger_is_a_method(scene: Scene) -> None:
+    async def steps() -> None:
+        async with connected(scene) as client:
+            index = await client.get_namespace_index(NAMESPACE)
+            camera = client.get_node(f"ns={index};s=press-2")
+            assert await camera.call_method(f"{index}:Trigger") is True
+            assert scene.triggers[-1]["camera"] == "press-2"
+
+    run(steps())
+
+
+def test_nobody_gets_in_without_the_password_and_nobody_anonymously(scene: Scene) -> None:
+    async def steps() -> None:
+        with pytest.raises(ua.UaStatusCodeError):
+            async with connected(scene, "guess"):
+                pass
+        with pytest.raises((ua.UaError, ua.UaStatusCodeError)):
+            async with Client(scene.url):
+                pass
+
+    run(steps())
+
+
+def test_the_key_that_was_made_is_its_owners_alone(scene: Scene) -> None:
+    assert stat.S_IMODE((scene.keys / "key.pem").stat().st_mode) == 0o600
+
+
+def test_a_killed_line_is_bad_and_a_killed_bridge_comes_back_with_the_same_certificate(
+    fast_scene: FastScene, start_line: Any
+) -> None:
+    certificate = (fast_scene.keys / "certificate.der").read_bytes()
+
+    async def fault() -> None:
+        async with Client(fast_scene.url) as client:
+            camera = Camera(client, "camera")
+            await camera.when(lambda values: values["Period"] > 0)
+            killed_s = fast_scene.line.kill()
+            seen = await camera.when(lambda values: values["Fault"] == Fault.SILENCE)
+            assert time.monotonic() - killed_s < 2
+            for name in ("Verdict", "Good", "Score"):
+                assert (seen[name].Value.Value, seen[name].StatusCode.name) == (None, "BadNoCommunication")
+            assert seen["Reason"].StatusCode.is_good()
+            beats = seen["Heartbeat"].Value.Value
+            await camera.when(lambda values: values["Heartbeat"] != beats)
+
+    async def no_fault() -> None:
+        async with Client(fast_scene.url) as client:
+            await Camera(client, "camera").when(lambda values: values["Fault"] == Fault.NONE)
+
+    run(fault())
+    fast_scene.bridge.kill()
+    fast_scene.bridge.popen.wait()
+    start_line(0.1, endpoint=fast_scene.endpoint)
+    fast_scene.restart()
+    run(no_fault())
+    assert (fast_scene.keys / "certificate.der").read_bytes() == certificate
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--listen", "0.0.0.0:4840"], "--insecure"),
+        (["--user", "plc"], "has no password"),
+        (["--password-file", "missing"], "--user"),
+        (["--user", "plc", "--password-file", "missing"], "missing"),
+        (["--keys", "/proc/nothing"], "cannot use the keys"),
+        (["--listen", "192.0.2.1:4840", "--insecure"], "cannot listen"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FBFT_OPCUA_PASSWORD", raising=False)
+    assert main(["bridge", "opcua", *options]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), words in said) == (1, True), said
+
+
+def test_a_key_that_others_may_read_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("key.pem", "certificate.der"):
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).chmod(0o644)
+    assert main(["bridge", "opcua", "--keys", str(tmp_path)]) == 2
+    assert "chmod 600" in capsys.readouterr().err

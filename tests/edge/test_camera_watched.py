@@ -1,0 +1,440 @@
+"""A watched camera comes back by itself, and no picture that must not be judged gets past it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fbft_edge.cameras import Camera, SourceLostError, WatchedCamera, open_watched_camera
+from fbft_edge.cameras import watched as module
+from fbft_edge.cameras.watched import are_identical, mean_level
+from fbft_edge.errors import ArgumentError, CameraError
+from fbft_edge.frame import Frame, Pixels
+from fbft_edge.images import write_image
+from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
+
+SIZE = (48, 64)
+TICK_NS = 1_000_000
+DEADLINE_S = 30.0
+
+Delivery = Pixels | Exception | None
+
+
+def noise(seed: int, level: int = 100, size: tuple[int, int] = SIZE, layout: PixelFormat = PixelFormat.BGR8) -> Pixels:
+    """A picture of a sensor: one level, and noise that is another in each."""
+    shape, dtype = frame_array_shape(layout, *size), pixel_dtype(layout)
+    return np.random.default_rng(seed).integers(level, level + 20, shape).astype(dtype)
+
+
+class ScriptedCamera:
+    """Delivers what it is given, one thing per `read`, then None."""
+
+    name = "source"
+
+    def __init__(
+        self,
+        deliveries: Sequence[Delivery],
+        size: tuple[int, int] = SIZE,
+        pixel_format: PixelFormat = PixelFormat.BGR8,
+        stamps_ns: Iterator[int] | None = None,
+    ) -> None:
+        self.size, self.pixel_format, self.is_closed, self.triggers = size, pixel_format, False, 0
+        self._deliveries, self._stamps_ns = iter(deliveries), stamps_ns
+        self.incomplete = 3
+
+    def read(self) -> Frame | None:
+        delivery = None if self.is_closed else next(self._deliveries, None)
+        if isinstance(delivery, Exception):
+            raise delivery
+        if delivery is None:
+            return None
+        stamp_ns = time.monotonic_ns() if self._stamps_ns is None else next(self._stamps_ns)
+        return Frame("source", 0, stamp_ns, delivery, self.pixel_format)
+
+    def trigger(self) -> bool:
+        self.triggers += 1
+        return True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Factory:
+    """Opens one camera after the other, or fails as it is told."""
+
+    def __init__(self, *cameras: Camera | Exception) -> None:
+        self.cameras = list(cameras)
+        self.opened_s: list[float] = []
+
+    def __call__(self) -> Camera:
+        self.opened_s.append(time.monotonic())
+        camera = self.cameras[min(len(self.opened_s), len(self.cameras)) - 1]
+        if isinstance(camera, Exception):
+            raise camera
+        return camera
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of milliseconds."""
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.004)
+
+
+LOST = SourceLostError("the source is gone; plug it in")
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def watched(*deliveries: Delivery, **options: object) -> WatchedCamera:
+    return WatchedCamera(Factory(ScriptedCamera(deliveries)), "press-1", **options)  # type: ignore[arg-type]
+
+
+# Coming back
+
+
+def test_frames_are_numbered_on_over_a_loss() -> None:
+    cameras = [ScriptedCamera([noise(1), noise(2), LOST]), ScriptedCamera([noise(3)])]
+    camera = WatchedCamera(Factory(*cameras), "press-1")
+    frames = [camera.read(), camera.read()]
+    with pytest.raises(CameraError, match="plug it in"):
+        camera.read()
+    frames.append(camera.read())
+    assert [(frame.camera, frame.frame_id) for frame in frames if frame] == [("press-1", n) for n in range(3)]
+
+
+def test_a_lost_source_is_closed_before_it_is_opened_again() -> None:
+    first = ScriptedCamera([LOST])
+    was_closed: list[bool] = []
+
+    def opening() -> Camera:
+        was_closed.append(first.is_closed)
+        return ScriptedCamera([noise(1)]) if len(was_closed) == 2 else first
+
+    camera = WatchedCamera(opening, "press-1")
+    with pytest.raises(CameraError):
+        camera.read()
+    camera.read()
+    assert was_closed == [False, True]
+
+
+def test_every_attempt_is_counted_and_says_why_it_failed() -> None:
+    away = CameraError("no device; plug it in")
+    camera = WatchedCamera(Factory(ScriptedCamera([LOST]), away, away, ScriptedCamera([noise(1)])), "press-1")
+    said = []
+    for _ in range(3):
+        with pytest.raises(CameraError) as caught:
+            camera.read()
+        said.append(str(caught.value))
+    frame = camera.read()
+    assert (said, camera.reconnects, frame is not None) == ([str(LOST), str(away), str(away)], 3, True)
+
+
+def test_an_error_that_passes_keeps_the_source_open() -> None:
+    factory = Factory(ScriptedCamera([CameraError("one bad file"), noise(1)]))
+    camera = WatchedCamera(factory, "press-1")
+    with pytest.raises(CameraError, match="one bad file"):
+        camera.read()
+    assert (camera.read() is not None, camera.reconnects, len(factory.opened_s)) == (True, 0, 1)
+
+
+def test_pauses_grow_from_attempt_to_attempt_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def shortest(low: float, high: float) -> float:
+        asked.append((low, high))
+        return 0.0
+
+    monkeypatch.setattr(module.random, "uniform", shortest)
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 30.0)
+    camera = WatchedCamera(Factory(ScriptedCamera([LOST]), CameraError("away; wait")), "press-1")
+    for _ in range(9):
+        with pytest.raises(CameraError):
+            camera.read()
+    assert asked == [(0.5, high) for high in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)]
+
+
+def test_a_frame_that_passes_ends_the_series_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[float] = []
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: longest.append(high) or 0.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 30.0)
+    sources = [ScriptedCamera([noise(n), LOST]) for n in range(4)]
+    camera = WatchedCamera(Factory(*sources), "press-1")
+    for _ in range(4):
+        camera.read()
+        with pytest.raises(CameraError):
+            camera.read()
+    assert len(set(longest)) == 1
+
+
+def test_closing_wakes_who_waits_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 600.0)
+    camera = watched(LOST)
+    with pytest.raises(CameraError):
+        camera.read()
+    answers: list[Frame | None] = []
+    thread = threading.Thread(target=lambda: answers.append(camera.read()))
+    thread.start()
+    camera.close()
+    thread.join(DEADLINE_S)
+    assert answers == [None]
+
+
+def test_a_source_that_opens_after_the_end_is_closed_again() -> None:
+    late = ScriptedCamera([noise(1)])
+    first = ScriptedCamera([LOST])
+
+    def opening() -> Camera:
+        if not first.is_closed:
+            return first
+        camera.close()
+        return late
+
+    camera = WatchedCamera(opening, "press-1")
+    with pytest.raises(CameraError):
+        camera.read()
+    assert (camera.read(), late.is_closed) == (None, True)
+
+
+def test_a_finite_source_ends() -> None:
+    camera = watched(noise(1))
+    camera.read()
+    assert (camera.read(), camera.reconnects) == (None, 0)
+
+
+# Waiting for a camera
+
+
+def test_a_camera_that_is_not_there_is_refused_unless_it_is_waited_for() -> None:
+    with pytest.raises(CameraError, match="no device"):
+        WatchedCamera(Factory(CameraError("no device; plug it in")), "press-1", expected_size=SIZE)
+
+
+def test_a_camera_can_not_be_waited_for_without_a_size() -> None:
+    with pytest.raises(
+        CameraError, match="no device; plug it in; it can be waited for only with a bundle of one frame"
+    ):
+        WatchedCamera(Factory(CameraError("no device; plug it in")), "press-1", wait=True)
+
+
+@pytest.mark.parametrize("uri", ["gigge://4711", "v4l2:///dev/video0?widht=1920"])
+def test_a_uri_that_is_not_understood_is_refused_and_not_waited_for(uri: str) -> None:
+    with pytest.raises(CameraError, match=r"no camera kind 'gigge'|unknown option 'widht'"):
+        open_watched_camera(uri, wait=True, expected_size=SIZE)
+
+
+def test_a_camera_that_is_waited_for_says_at_once_why_it_is_not_there_and_comes() -> None:
+    factory = Factory(CameraError("no device; plug it in"), ScriptedCamera([noise(1)]))
+    camera = WatchedCamera(factory, "press-1", wait=True, expected_size=SIZE)
+    with pytest.raises(CameraError, match="no device"):
+        camera.read()
+    assert (len(factory.opened_s), camera.size) == (1, SIZE)
+    assert camera.read() is not None
+
+
+@pytest.mark.parametrize("layout", [PixelFormat.BGR8, PixelFormat.MONO16, PixelFormat.BAYER_GR8, PixelFormat.RGB8])
+def test_a_camera_that_comes_later_delivers_rgb_whatever_it_sends(layout: PixelFormat) -> None:
+    pixels = noise(1, layout=layout)
+    source = ScriptedCamera([pixels], pixel_format=layout)
+    factory = Factory(CameraError("away"), source)
+    camera = WatchedCamera(factory, "press-1", wait=True, expected_size=SIZE)
+    with pytest.raises(CameraError):
+        camera.read()
+    frame = camera.read()
+    assert (frame.pixel_format, camera.pixel_format) == (PixelFormat.RGB8, PixelFormat.RGB8)
+    np.testing.assert_array_equal(frame.pixels, rgb_from_pixels(pixels, layout))
+
+
+def test_a_camera_that_is_there_keeps_its_pixel_format_though_it_would_be_waited_for() -> None:
+    source = ScriptedCamera([noise(1, layout=PixelFormat.MONO8)], pixel_format=PixelFormat.MONO8)
+    camera = WatchedCamera(Factory(source), "press-1", wait=True, expected_size=SIZE)
+    assert (camera.pixel_format, camera.read().pixel_format) == (PixelFormat.MONO8, PixelFormat.MONO8)
+
+
+def test_a_camera_of_another_size_than_expected_is_a_fault_until_it_has_that() -> None:
+    wrong, right = ScriptedCamera([noise(1)], (50, 64)), ScriptedCamera([noise(2)])
+    camera = WatchedCamera(Factory(wrong, wrong, right), "press-1", wait=True, expected_size=SIZE)
+    for _ in range(2):
+        with pytest.raises(CameraError, match=r"sends 50x64 pixels \(bgr8\), the line expects 48x64 pixels"):
+            camera.read()
+    assert (camera.read() is not None, wrong.is_closed) == (True, True)
+
+
+def test_a_camera_that_comes_back_with_another_format_is_refused_until_the_old_one_is_back() -> None:
+    bgr = ScriptedCamera([noise(1), LOST])
+    mono = ScriptedCamera([noise(2, layout=PixelFormat.MONO8)], pixel_format=PixelFormat.MONO8)
+    camera = WatchedCamera(Factory(bgr, mono, ScriptedCamera([noise(3)])), "press-1")
+    camera.read()
+    with pytest.raises(CameraError):
+        camera.read()
+    with pytest.raises(CameraError, match=r"48x64 pixels \(mono8\), the line expects 48x64 pixels \(bgr8\)"):
+        camera.read()
+    assert camera.read().frame_id == 1
+
+
+# Frozen
+
+
+def test_a_frozen_camera_is_a_fault_and_opened_again_until_its_picture_changes() -> None:
+    stuck = noise(1)
+    sources = [ScriptedCamera([stuck.copy() for _ in range(4)]), ScriptedCamera([stuck.copy(), stuck.copy()])]
+    camera = WatchedCamera(Factory(*sources, ScriptedCamera([noise(2)])), "press-1", frozen_after=3)
+    assert [camera.read() is not None for _ in range(2)] == [True, True]
+    for _ in range(2):
+        with pytest.raises(CameraError, match="'press-1' is frozen: 3 pictures in a row were bit-identical"):
+            camera.read()
+    assert (camera.read().frame_id, camera.reconnects) == (2, 2)
+
+
+def test_one_changed_bit_is_not_frozen() -> None:
+    pictures = [noise(1) for _ in range(20)]
+    for index in range(0, 20, 2):
+        pictures[index][-1, -1, -1] ^= 1
+    camera = watched(*pictures, frozen_after=2)
+    assert [camera.read() is not None for _ in range(20)] == [True] * 20
+
+
+def test_identical_pictures_pass_when_nobody_asked_for_the_check() -> None:
+    camera = watched(*[noise(1)] * 50)
+    assert [camera.read() is not None for _ in range(50)] == [True] * 50
+
+
+@pytest.mark.parametrize("layout", PixelFormat)
+def test_pictures_of_every_format_are_compared(layout: PixelFormat) -> None:
+    first, same, other = noise(1, layout=layout), noise(1, layout=layout), noise(2, layout=layout)
+    assert (are_identical(first, same), are_identical(first, other)) == (True, False)
+
+
+# Black
+
+
+def test_black_pictures_are_a_fault_and_light_ends_it() -> None:
+    camera = watched(noise(1), noise(2, level=0), noise(3, level=0), noise(4), black_below=30.0)
+    camera.read()
+    for _ in range(2):
+        with pytest.raises(
+            CameraError, match=r"sends black pictures: their mean level is (9|10), below 30; check light"
+        ):
+            camera.read()
+    assert (camera.read().frame_id, camera.reconnects) == (1, 0)
+
+
+@pytest.mark.parametrize("layout", PixelFormat)
+def test_the_level_of_every_format_is_on_one_scale(layout: PixelFormat) -> None:
+    size = (680, 64)
+    shape, dtype = frame_array_shape(layout, *size), pixel_dtype(layout)
+    pixels = np.full(shape, 51 * (257 if layout is PixelFormat.MONO16 else 1), dtype)
+    if layout is PixelFormat.NV12:
+        pixels[680:] = 200
+    assert mean_level(pixels, layout) == pytest.approx(51)
+
+
+def test_a_bayer_picture_is_not_black_when_only_blue_is_bright() -> None:
+    pixels = np.zeros((680, 64), np.uint8)
+    pixels[1::2, 1::2] = 200
+    assert mean_level(pixels, PixelFormat.BAYER_RG8) == pytest.approx(50, rel=0.1)
+
+
+# Time
+
+
+def test_frames_that_are_not_later_are_dropped_and_counted() -> None:
+    source = ScriptedCamera([noise(n) for n in range(6)], stamps_ns=iter([10, 20, 20, 15, 30, 40]))
+    camera = WatchedCamera(Factory(source), "press-1")
+    frames = [camera.read() for _ in range(4)]
+    assert ([frame.captured_ns for frame in frames if frame], camera.out_of_order) == ([10, 20, 30, 40], 2)
+
+
+def test_a_clock_that_stands_still_is_a_fault() -> None:
+    source = ScriptedCamera([noise(n) for n in range(12)], stamps_ns=iter([7] * 12))
+    camera = WatchedCamera(Factory(source), "press-1")
+    camera.read()
+    with pytest.raises(CameraError, match="10 pictures in a row that are not later than the last one"):
+        camera.read()
+    assert (camera.read(), source.is_closed, camera.reconnects) == (None, True, 1)
+
+
+# Triggers and counts
+
+
+def test_a_trigger_is_passed_on() -> None:
+    source = ScriptedCamera([noise(1)])
+    assert (WatchedCamera(Factory(source), "press-1").trigger(), source.triggers) == (True, 1)
+
+
+def test_a_camera_without_a_trigger_says_so() -> None:
+    camera = open_watched_camera("synthetic://?height=64&width=64")
+    assert camera.trigger() is False
+
+
+def test_a_camera_that_is_away_can_not_be_triggered() -> None:
+    camera = watched(LOST)
+    with pytest.raises(CameraError):
+        camera.read()
+    with pytest.raises(CameraError, match="is not there to be triggered"):
+        camera.trigger()
+
+
+def test_incomplete_pictures_are_counted_over_a_loss() -> None:
+    camera = WatchedCamera(Factory(ScriptedCamera([LOST]), ScriptedCamera([noise(1)])), "press-1")
+    with pytest.raises(CameraError):
+        camera.read()
+    camera.read()
+    assert camera.incomplete == 6
+
+
+@pytest.mark.parametrize("limits", [{"frozen_after": 1}, {"frozen_after": -1}, {"black_below": 256.0}])
+def test_unusable_limits_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(ArgumentError, match="use 0 or from 2 identical pictures"):
+        watched(**limits)
+
+
+# Real sources
+
+
+def test_a_folder_that_appears_is_played_from_then_on(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    camera = open_watched_camera(f"folder://{folder}?fps=100", wait=True, expected_size=SIZE)
+    with pytest.raises(CameraError, match="is not a folder"):
+        camera.read()
+    folder.mkdir()
+    write_image(folder / "0.png", noise(1))
+    assert read_until_frame(camera.read).frame_id == 0
+
+
+def test_a_device_is_named_as_it_is_found_each_time(tmp_path: Path) -> None:
+    """What can be had of a device without one: absent, then present as a node that is no camera, then absent."""
+    node = tmp_path / "video-line"
+    camera = open_watched_camera(f"v4l2://{node}", "press-1", wait=True, expected_size=SIZE)
+    said = []
+    for present in (False, True, False):
+        if present:
+            node.symlink_to("/dev/null")
+        elif node.is_symlink():
+            node.unlink()
+        with pytest.raises(CameraError) as caught:
+            camera.read()
+        said.append(str(caught.value))
+    assert [(f"no device {node}" in text, "cannot be opened" in text) for text in said] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+
+
+def read_until_frame(read: Callable[[], Frame | None]) -> Frame:
+    end_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end_s:
+        try:
+            frame = read()
+        except CameraError:
+            continue
+        if frame is not None:
+            return frame
+    raise AssertionError("no frame came")
