@@ -120,7 +120,8 @@ def _message(_: Path) -> Parser:
     from fbft_edge.result import decode_message
 
     # The largest mask, 16384x16384, takes 32 MiB packed and 256 MiB as booleans.
-    return Parser(decode_message, (MessageError,), 512 << 20, is_multipart=True)
+    # The largest mask that a message may hold takes 0.8 s by itself.
+    return Parser(decode_message, (MessageError,), 512 << 20, 5.0, is_multipart=True)
 
 
 def _bundle(folder: Path) -> Parser:

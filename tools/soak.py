@@ -62,6 +62,7 @@ SAMPLE_EVERY_S = 10.0
 PSS_EVERY = 6
 SCHEMA_EVERY = 300
 WARM_UP_S = 600.0
+CALM_END_S = 60.0
 MAX_GROWTH = 0.01
 RECORDER_GIB = 0.0156
 DISK_MIB = 32
@@ -577,7 +578,7 @@ class Faults:
         self._garbage(self._place.http_port, chance, heads)
         time.sleep(3)
         status, _ = get(self._place.http_port, "/healthz")
-        return "healthz answers" if status == 200 else f"PROBLEM: /healthz is {status}"
+        return "healthz answers" if status in (200, 503) else f"PROBLEM: /healthz is {status}"
 
     def _malformed(self, chance: random.Random) -> str:
         samples = (
@@ -759,6 +760,18 @@ def _replace(path: Path, content: bytes) -> None:
 # The check
 
 
+def _last(report: Connection) -> dict[str, dict[str, Any]]:
+    """What the subscriber says at its end.
+
+    Raises:
+        EOFError: It ended without a word.
+    """
+    while True:
+        told = report.recv()
+        if all(isinstance(seen, dict) for seen in told.values()):
+            return dict(told)
+
+
 class Soak:
     """One run of the line, from its start to its judgement."""
 
@@ -778,7 +791,8 @@ class Soak:
         stop, (report, sender) = spawn.Event(), spawn.Pipe(duplex=False)
         subscriber = spawn.Process(target=subscribe, args=(place.publisher, args.fps, sender, stop), daemon=True)
         subscriber.start()
-        time.sleep(2.0)
+        sender.close()
+        time.sleep(2.0)  # it connects before the first message
         command = [sys.executable, "-m", "fbft_edge", "run", "--config", str(config), "--log", "json"]
         with (place.out / "line.log").open("wb") as log:
             line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -790,8 +804,7 @@ class Soak:
             printed = line.communicate(timeout=120)[0]
             stop.set()
         load.append(os.getloadavg())
-        while not isinstance(received := report.recv(), dict) or "verdicts" not in next(iter(received.values()), ()):
-            pass
+        received = _last(report)
         subscriber.join(30)
         (place.out / "line.out").write_text(printed)
         return {
@@ -814,37 +827,35 @@ class Soak:
         }
 
     def _watch(self, line: subprocess.Popen[str], report: Connection) -> tuple[Faults, float]:
-        duration_s = self._args.minutes * 60
         self._await_first(line, report)
         begun_s = time.monotonic()
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=self._console
-        ) as progress:
-            task = progress.add_task("running", total=duration_s)
-            faults = Faults(
-                self._place, line.pid, self._args.seed, self._args.every, self._has_disk, progress.console.print
-            )
-            if not self._args.calm:
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=self._console) as progress:
+            args, say = self._args, progress.console.print
+            faults = Faults(self._place, line.pid, args.seed, args.every, self._has_disk, say)
+            if not args.calm:
                 faults.start()
-            next_s, number = begun_s, 0
             try:
-                while (elapsed_s := time.monotonic() - begun_s) < duration_s and line.poll() is None:
-                    if time.monotonic() >= next_s:
-                        self._look(line.pid, elapsed_s, number)
-                        next_s, number = next_s + SAMPLE_EVERY_S, number + 1
-                    self._read(report)
-                    progress.update(task, completed=elapsed_s, description=self._description(faults))
-                    time.sleep(0.5)
-                    if (
-                        elapsed_s > duration_s - min(60.0, duration_s / 10) and not self._args.calm
-                    ):  # everything is to be as it was
-                        faults._stopping.set()
+                self._attend(line, report, faults, progress)
             finally:
-                faults._stopping.set()
-                if not self._args.calm:
-                    faults.stop()
+                faults.stop()
             self._scrape()
         return faults, time.monotonic() - begun_s
+
+    def _attend(self, line: subprocess.Popen[str], report: Connection, faults: Faults, progress: Progress) -> None:
+        begun_s = next_s = time.monotonic()
+        duration_s = self._args.minutes * 60
+        calm_s = duration_s - min(CALM_END_S, duration_s / 10)
+        task, number = progress.add_task("running", total=duration_s), 0
+        while (elapsed_s := time.monotonic() - begun_s) < duration_s and line.poll() is None:
+            if time.monotonic() >= next_s:
+                self._look(line.pid, elapsed_s, number)
+                next_s, number = next_s + SAMPLE_EVERY_S, number + 1
+            if elapsed_s > calm_s:
+                faults.rest()
+            self._read(report)
+            progress.update(task, completed=elapsed_s, description=self._description(faults))
+            time.sleep(0.5)
 
     def _await_first(self, line: subprocess.Popen[str], report: Connection) -> None:
         deadline_s = time.monotonic() + 120

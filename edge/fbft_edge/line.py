@@ -99,6 +99,7 @@ class _Line:
         self._reloader = Reloader(self._pipeline, self._opened_model, self._canary.frames, trusted, self._use)
         self._open_commands()
         self._say(f"engine: {opened.reason}")
+        self._say(f"results: {publisher.endpoint}")
 
     def reload(self, path: Path) -> None:
         """Let another bundle inspect.
@@ -144,7 +145,6 @@ class _Line:
         publish = self._config.publish
         publisher = ResultPublisher(publish.bind, insecure=publish.insecure, curve=self._curve)
         self._stack.callback(publisher.close)
-        self._say(f"results: {publisher.endpoint}")
         return publisher
 
     def _opened_model(self, bundle: Bundle) -> OpenModel:

@@ -48,7 +48,8 @@ def open_plain(path: Path, max_bytes: int, *, follow: bool = False) -> Iterator[
 def read_plain(path: Path, max_bytes: int, *, follow: bool = False) -> bytes:
     """The contents of a regular file; see `open_plain`."""
     with open_plain(path, max_bytes, follow=follow) as file:
-        contents = file.read(max_bytes + 1)
-    if len(contents) > max_bytes:
-        raise OSError(errno.EFBIG, f"it grew beyond {max_bytes} bytes while it was read", str(path))
+        size = os.fstat(file.fileno()).st_size  # Python makes room for as much as it is asked to read
+        contents = file.read(size + 1)
+    if len(contents) > size:
+        raise OSError(errno.EFBIG, f"it grew beyond {size} bytes while it was read", str(path))
     return contents

@@ -225,12 +225,18 @@ class Recorder:
             try:
                 result = action()
             except OSError as error:
-                self._problem = f"{self._folder.path}: {error.strerror or error}"
+                self._report(f"{self._folder.path}: {error.strerror or error}")
                 if self._closing.wait(self._retry_s):
                     return None
             else:
-                self._problem = None
+                self._report(None)
                 return result
+
+    def _report(self, problem: str | None) -> None:
+        if problem != self._problem:
+            text = f"recorder: {problem}" if problem else "recorder: writes again"
+            _logger.log(logging.ERROR if problem else logging.INFO, "%s", text)
+        self._problem = problem
 
     def _drop(self, cause: str) -> None:
         self._failed += 1

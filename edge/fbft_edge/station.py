@@ -191,6 +191,7 @@ class Station:
                 f"camera {self.name!r}: trigger_timeout_s {trigger_timeout_s:g} is not above 0, up to 1e6"
             )
         self._camera, self._settings, self._trigger_name = camera, settings, trigger
+        self._log = logging.LoggerAdapter(_logger, {"camera": self.name})
         self._trigger = SoftwareTrigger(self.name, trigger_timeout_s) if trigger == "software" else None
         self._writer = MessageWriter(settings.site, self.name)
         self.session = self._writer.session
@@ -267,7 +268,7 @@ class Station:
         try:
             self._camera.close()
         except Exception:
-            _logger.exception("camera %r cannot be closed", self.name)
+            self._log.exception("the camera cannot be closed")
 
     def finish(self) -> None:
         """Count what is still in flight as `shutdown`; what comes later is let go."""
@@ -313,7 +314,7 @@ class Station:
     def _report_camera_error(self, error: BaseException) -> None:
         reason = _reason("camera", error)
         if reason != self._camera_error:
-            _logger.error("%s: %s", self.name, reason, exc_info=None if isinstance(error, FbftError) else error)
+            self._log.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
         self._camera_error = reason
 
     def _offer(self, frame: Frame) -> None:
@@ -369,7 +370,7 @@ class Station:
             result = encode_detection(frame, found, self._settings.with_preview, trigger_id, bundle)
         except Exception as error:
             reason = _reason("inference", error)
-            _logger.error("%s: %s", self.name, reason, exc_info=None if isinstance(error, FbftError) else error)
+            self._log.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
             return _Finished(acquisition, encode_no_detection(frame, reason, trigger_id, bundle), None)
         waited_ns = inspection.begun_ns - acquisition.arrived_ns
         inferred_ns = inspection.ended_ns - inspection.begun_ns
@@ -454,7 +455,7 @@ class Station:
 
     def _missed(self, request: Request, published_ns: int, line: LineState) -> _Said:
         reason = f"trigger: no frame within {(published_ns - request.asked_ns) / 1e9:.3f} s of {request}"
-        _logger.error("%s: %s", self.name, reason)
+        self._log.error("%s", reason)
         self._last_error = reason
         self._ledger.miss_triggers()
         return self._fault(encode_no_detection(None, reason, request.trigger_id, line.bundle), reason)

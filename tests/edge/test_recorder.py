@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import resource
@@ -195,7 +196,8 @@ def test_a_full_disk_drops_recordings_counts_them_and_says_so(small_disk: Path) 
     assert all(read_recording(path).frame.pixels.shape == (200, 300, 3) for path in find_recordings(small_disk))
 
 
-def test_recording_goes_on_by_itself_once_there_is_room(small_disk: Path) -> None:
+def test_recording_goes_on_by_itself_once_there_is_room(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError):
         ballast.write_bytes(b"x" * (1 << 20))
@@ -205,6 +207,8 @@ def test_recording_goes_on_by_itself_once_there_is_room(small_disk: Path) -> Non
         ballast.unlink()
         until(lambda: recorder.counts.recorded == 1)
         assert (recorder.advice(), recorder.counts.dropped) == (None, 0)
+    refused, again = (record for record in caplog.records if record.message.startswith("recorder:"))
+    assert (refused.levelno, "No space left" in refused.message, again.levelno) == (logging.ERROR, True, logging.INFO)
 
 
 def test_a_full_disk_leaves_no_part_of_a_recording(small_disk: Path) -> None:

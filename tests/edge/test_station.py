@@ -183,7 +183,9 @@ def test_a_line_without_cameras_or_with_two_of_one_name_is_refused(names: list[s
         Pipeline(stations, model_of(FakeDetector()), Recorder(), settings())
 
 
-def test_a_camera_whose_thread_dies_is_a_fault_to_the_end_and_touches_no_other() -> None:
+def test_a_camera_whose_thread_dies_is_a_fault_to_the_end_and_touches_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     dead, well = cameras_of(2)
     chosen, recorder = settings(), Recorder()
     pipeline = Pipeline([Station(dead, chosen), Station(well, chosen)], model_of(FakeDetector()), recorder, chosen)
@@ -194,6 +196,8 @@ def test_a_camera_whose_thread_dies_is_a_fault_to_the_end_and_touches_no_other()
     recorder.wait_for(lambda result: result.sequence > before + 20 and result.verdict is Verdict.OK, "press-2")
     assert "the driver calls exit" in str(recorder.results()[-1].health.reason)
     assert all(result.health.state == "ok" for result in recorder.results("press-2"))
+    said = [record for record in caplog.records if "the driver calls exit" in record.message]
+    assert [getattr(record, "camera", None) for record in said] == ["press-1"]
     with pytest.raises(SystemExit):
         pipeline.stop()
 
