@@ -118,7 +118,11 @@ def test_pixels_arrive_as_the_sensor_lays_them_out(name: str, expected: PixelFor
 
 
 @needs_server
-@pytest.mark.parametrize("target", ["", "127.0.0.1", f"Aravis-Fake-{SERIAL}", "00:00:00:00:00:00"])
+@pytest.mark.parametrize(
+    "target",
+    ["", "127.0.0.1", f"Aravis-Fake-{SERIAL}", "00:00:00:00:00:00"],
+    ids=["the first", "its address", "its name", "its hardware address"],
+)
 def test_a_camera_is_found_by_address_and_name_and_as_the_first(target: str) -> None:
     with opened(target=target) as camera:
         assert camera.read() is not None
