@@ -23,6 +23,7 @@ from fbft_edge.config import CameraConfig, LineConfig, problem_lines
 from fbft_edge.errors import CameraError, ConfigError, FbftError
 from fbft_edge.keys import read_key_pair
 from fbft_edge.security import CurveServer, check_bind
+from fbft_edge.service.http_endpoint import check_http_bind
 from fbft_edge.sidecar import sidecars
 
 MAX_SOCKET_PATH_BYTES = 107  # what sockaddr_un of Linux holds
@@ -93,7 +94,7 @@ def _sections(config: LineConfig, way: str, is_encrypted: bool) -> Iterator[Find
     if trust := config.trust:
         yield Finding("trust.keys", f"one of {len(trust.keys)} must have signed the bundle", None)
     if http := config.http:
-        check = partial(check_bind, f"tcp://{http.bind}", insecure=config.publish.insecure)
+        check = partial(check_http_bind, http.bind, insecure=config.publish.insecure)
         yield _finding("http.bind", f"{http.bind}, in clear text", check)
     if recorder := config.recorder:
         detail = f"{recorder.folder}, at most {recorder.max_gib:g} GiB"

@@ -369,8 +369,8 @@ def _is_loopback(host: str) -> bool:
 
 def _remedy(error: Exception) -> str:
     if getattr(error, "errno", None) == zmq.EADDRINUSE:
-        return "another program uses it; stop that, or choose another endpoint with --bind"
-    return "choose an address of this machine, or a folder you may write to, with --bind"
+        return "another program uses it; stop that, or choose another endpoint, with --bind or in the configuration"
+    return "choose an address of this machine, or a folder you may write to, with --bind or in the configuration"
 
 
 def _check_socket_file(endpoint: str) -> None:
@@ -379,10 +379,13 @@ def _check_socket_file(endpoint: str) -> None:
     if endpoint.startswith("ipc://@") or not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise PublisherError(f"cannot bind {endpoint}: {path} is a file, not a socket; choose another path with --bind")
+        raise PublisherError(
+            f"cannot bind {endpoint}: {path} is a file, not a socket; choose another path, with --bind or in the "
+            "configuration"
+        )
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise PublisherError(
                 f"cannot bind {endpoint}: address already in use; "
-                f"another program uses it; stop that, or choose another endpoint with --bind"
+                f"another program uses it; stop that, or choose another endpoint, with --bind or in the configuration"
             )

@@ -105,7 +105,11 @@ def test_a_line_that_would_run_is_shown(file: Path, capsys: pytest.CaptureFixtur
         ("keys/clients", "run", "curve.clients: .*/run holds no NAME.key, so nobody could connect; put"),
         ("keys/clients", "keys/clients/commands", "curve.clients: .*/commands/commands holds no NAME.key"),
         ("keys/clients", "none", "curve.clients: .*/none holds no NAME.key"),
-        ("127.0.0.1:9090", "0.0.0.0:9090", "http.bind: tcp://0.0.0.0:9090 reaches beyond this machine"),
+        (
+            "127.0.0.1:9090",
+            "0.0.0.0:9090",
+            r"http.bind: HTTP on 0.0.0.0:9090 reaches .*; bind 127.0.0.1:9090 and let a proxy",
+        ),
         ('"recordings"', '"line.toml/x"', "recorder.folder: .* cannot be made or written to, because of .*/line.toml;"),
     ],
 )

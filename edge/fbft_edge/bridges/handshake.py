@@ -28,7 +28,7 @@ class TriggerSignals:
     Attributes:
         is_ready: A trigger would be passed on.
         is_acknowledged: The line took the trigger; falls when the PLC lets the trigger fall.
-        is_missed: A trigger brought no frame; falls when the next one is taken.
+        is_missed: A trigger was refused or brought no frame; falls when the next one is passed on.
         missed: How many did, since the bridge started.
     """
 
@@ -49,7 +49,7 @@ class Triggers:
     def __init__(self, send: SendTrigger | None = None) -> None:
         self._send, self._lock = send, threading.Lock()
         self._is_raised = self._is_in_flight = self._is_acknowledged = False
-        self._missed = self._missed_when_taken = 0
+        self._missed = self._missed_when_sent = 0
         self._missed_by_line: int | None = None
 
     def write(self, is_raised: bool, is_online: bool) -> None:
@@ -61,6 +61,8 @@ class Triggers:
             self._is_acknowledged = self._is_acknowledged and is_raised
             self._is_in_flight = self._is_in_flight or (is_rising and is_ready)
             self._missed += is_rising and not is_ready
+            if is_rising and is_ready:
+                self._missed_when_sent = self._missed
         if is_rising and is_ready and self._send is not None:
             self._send(self._done)
 
@@ -74,7 +76,7 @@ class Triggers:
     def signals(self, is_online: bool) -> TriggerSignals:
         """The signals now."""
         with self._lock:
-            is_missed = self._missed > self._missed_when_taken
+            is_missed = self._missed > self._missed_when_sent
             return TriggerSignals(self._is_ready(is_online), self._is_acknowledged, is_missed, self._missed)
 
     def _is_ready(self, is_online: bool) -> bool:
@@ -85,8 +87,6 @@ class Triggers:
             self._is_in_flight = False
             self._is_acknowledged = is_taken and self._is_raised
             self._missed += not is_taken
-            if is_taken:
-                self._missed_when_taken = self._missed
 
 
 @dataclass(frozen=True, slots=True)

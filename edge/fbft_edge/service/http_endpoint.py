@@ -219,7 +219,15 @@ def _report_page(report: Report) -> Page:
     return Page(status, "application/json", json.dumps(report.to_json()).encode() + b"\n")
 
 
-def _listener(bind: str, insecure: bool) -> socket.socket:
+def check_http_bind(bind: str, *, insecure: bool) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    """Refuse what is no address, or reaches beyond this machine without `insecure`.
+
+    Returns:
+        Address and port.
+
+    Raises:
+        PublisherError: Either.
+    """
     host, separator, port = bind.rpartition(":")
     address = _address(host.strip("[]"))
     if not separator or address is None or not (port.isdecimal() and int(port) < 65536):
@@ -229,10 +237,15 @@ def _listener(bind: str, insecure: bool) -> socket.socket:
             f"HTTP on {bind} reaches beyond this machine, in clear text to anyone; bind 127.0.0.1:{port} and let a "
             f"proxy or agent on this machine read it, or allow insecure on a network you trust"
         )
+    return address, int(port)
+
+
+def _listener(bind: str, insecure: bool) -> socket.socket:
+    address, port = check_http_bind(bind, insecure=insecure)
     listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(address), int(port)))
+        listener.bind((str(address), port))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()

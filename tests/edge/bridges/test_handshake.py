@@ -142,7 +142,7 @@ def test_a_trigger_that_stays_up_is_sent_once() -> None:
     assert len(sent.done) == 1
 
 
-def test_a_refused_trigger_is_missed_until_the_next_is_taken() -> None:
+def test_a_refused_trigger_is_missed_until_the_next_is_passed_on() -> None:
     sent = Sent()
     triggers = Triggers(sent)
     triggers.write(True, True)
@@ -150,8 +150,20 @@ def test_a_refused_trigger_is_missed_until_the_next_is_taken() -> None:
     triggers.write(False, True)
     assert (triggers.signals(True).is_missed, triggers.signals(True).missed) == (True, 1)
     triggers.write(True, True)
-    sent.done[1](True)
     assert (triggers.signals(True).is_missed, triggers.signals(True).missed) == (False, 1)
+
+
+def test_of_two_refused_triggers_each_is_seen_to_be_missed() -> None:
+    sent = Sent()
+    triggers = Triggers(sent)
+    seen = []
+    for number in range(2):
+        triggers.write(True, True)
+        seen.append(triggers.signals(True).is_missed)
+        sent.done[number](False)
+        seen.append(triggers.signals(True).is_missed)
+        triggers.write(False, True)
+    assert seen == [False, True, False, True]
 
 
 def test_a_trigger_while_the_line_is_in_fault_is_missed_and_not_sent() -> None:
