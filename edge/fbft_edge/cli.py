@@ -84,7 +84,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="inspect a camera's frames and publish the results",
         description="Inspect a camera's frames and publish one message per period until the camera ends, the "
         "duration is over, or SIGINT or SIGTERM comes. Cameras: 0 (an index), v4l2:///dev/video0, "
-        "rtsp://..., file:///clip.mp4?loop=true, folder:///images?fps=5, synthetic://?fps=30&defect_every=3. "
+        "rtsp://..., gige://SERIAL, csi://0, gstreamer:PIPELINE, file:///clip.mp4?loop=true, folder:///images?fps=5, "
+        "synthetic://?fps=30&defect_every=3 (docs/cameras.md). "
         "Options win over the configuration file.",
     )
     add = parser.add_argument
@@ -320,6 +321,7 @@ def _add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
     trigger = verbs.add_parser("trigger", help="let a camera take a frame")
     trigger.add_argument("--camera", required=True, metavar="NAME", help="the camera's name in the topic")
+    trigger.add_argument("--trigger-id", metavar="ID", help="comes back in the message that answers")
     status = verbs.add_parser("status", help="what the line does")
     reload = verbs.add_parser("reload", help="inspect with another bundle from the next frame on")
     reload.add_argument("bundle", metavar="BUNDLE", help="the bundle's path on the line's machine")
@@ -341,7 +343,8 @@ def _command(args: argparse.Namespace) -> int:
 
     from fbft_edge.commands import DEFAULT_ENDPOINT, CommandClient
 
-    arguments = {name: getattr(args, name) for name in ("camera", "bundle", "force") if name in args}
+    named = {name: getattr(args, name, None) for name in ("camera", "trigger_id", "bundle", "force")}
+    arguments = {name: value for name, value in named.items() if value is not None}
     endpoint = args.connect or DEFAULT_ENDPOINT
     with CommandClient(endpoint, server_key=args.server_key, secret_key=args.secret_key) as line:
         print(json.dumps(line.call(args.verb, timeout_s=args.timeout, **arguments), indent=2))

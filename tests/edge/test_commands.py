@@ -310,6 +310,13 @@ def test_the_command_line_shows_the_answer(server: CommandServer, handlers: Hand
     assert handlers.triggered == [{"camera": "press-1"}]
 
 
+def test_a_trigger_takes_its_identifier_along(server: CommandServer, handlers: Handlers) -> None:
+    done = run_command(
+        "trigger", "--camera", "press-1", "--trigger-id", "17", "--connect", server.endpoint, "--timeout", "30"
+    )
+    assert (done.returncode, handlers.triggered) == (0, [{"camera": "press-1", "trigger_id": "17"}])
+
+
 @pytest.mark.parametrize("options", [[], ["--force"]])
 def test_a_bundle_is_forced_on_a_line_only_where_that_is_said(options: list[str]) -> None:
     with CommandServer(LOOPBACK, {"reload": dict}) as server:
