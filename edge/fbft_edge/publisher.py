@@ -23,7 +23,8 @@ from fbft_edge.security import LINGER_MS, Connections, CurveServer, Gate, bind, 
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 QUEUE_MESSAGES = 256
-SEND_QUEUE_MESSAGES = 32
+# What the first queue can let go at once has to fit, and libzmq gives room back in halves.
+SEND_QUEUE_MESSAGES = 2 * QUEUE_MESSAGES
 SUBSCRIPTION_QUEUE = 2
 SUBSCRIPTION_BUFFER_BYTES = 4096
 MAX_SUBSCRIPTION_BYTES = 512  # the handshake of CURVE has commands of more than 256

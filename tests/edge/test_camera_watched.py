@@ -281,15 +281,22 @@ def test_a_camera_that_comes_back_with_another_format_is_refused_until_the_old_o
 # Frozen
 
 
-def test_a_frozen_camera_is_a_fault_and_opened_again_until_its_picture_changes() -> None:
+def frozen_then(*pictures: Pixels, reopened: int) -> WatchedCamera:
+    """Stuck at one picture, which it also begins with whenever it is opened again."""
     stuck = noise(1)
-    sources = [ScriptedCamera([stuck.copy() for _ in range(4)]), ScriptedCamera([stuck.copy(), stuck.copy()])]
-    camera = WatchedCamera(Factory(*sources, ScriptedCamera([noise(2)])), "press-1", frozen_after=3)
+    sources = [ScriptedCamera([stuck.copy() for _ in range(3)]) for _ in range(reopened)]
+    camera = WatchedCamera(Factory(*sources, ScriptedCamera([stuck, *pictures])), "press-1", frozen_after=3)
     assert [camera.read() is not None for _ in range(2)] == [True, True]
-    for _ in range(2):
+    return camera
+
+
+@pytest.mark.parametrize("reopened", [1, 2])
+def test_a_frozen_camera_is_a_fault_and_opened_again_until_its_picture_changes(reopened: int) -> None:
+    camera = frozen_then(noise(2), noise(3), reopened=reopened)
+    for _ in range(3 * reopened - 1):
         with pytest.raises(CameraError, match="'press-1' is frozen: 3 pictures in a row were bit-identical"):
             camera.read()
-    assert (camera.read().frame_id, camera.reconnects) == (2, 2)
+    assert ([camera.read().frame_id, camera.read().frame_id], camera.reconnects) == ([2, 3], reopened)
 
 
 def test_one_changed_bit_is_not_frozen() -> None:

@@ -164,6 +164,25 @@ def test_sending_without_a_subscriber_does_not_wait() -> None:
             publisher.send([b"topic", b"header", b"mask"])
 
 
+def test_ticks_that_were_held_up_and_leave_at_once_reach_a_subscriber_that_reads() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with ResultPublisher(LOOPBACK) as publisher:
+        subscriber = context.socket(zmq.SUB)
+        subscriber.setsockopt(zmq.SUBSCRIBE, b"topic")
+        subscriber.connect(publisher.endpoint)
+        while not subscriber.poll(50):
+            publisher.send([b"topic", b"first"])
+        for burst in range(10):
+            for number in range(200):
+                publisher.send([b"topic", b"%d/%d" % (burst, number), bytes(1000)])
+            received = []
+            while not received or received[-1] != b"%d/199" % burst:
+                assert subscriber.poll(30_000), f"silent after {len(received)} messages"
+                received.append(subscriber.recv_multipart()[1])
+            assert [part for part in received if part != b"first"] == [b"%d/%d" % (burst, n) for n in range(200)]
+        context.destroy(linger=0)
+
+
 def test_sending_to_a_stalled_subscriber_does_not_wait() -> None:
     context = zmq.Context()
     with ResultPublisher(LOOPBACK) as publisher:

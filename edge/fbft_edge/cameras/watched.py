@@ -31,7 +31,8 @@ class WatchedCamera:
     - A lost camera is closed and opened again after a pause that doubles from 0.5 s to 30 s, shortened at random so
       that many cameras do not all come at once. A frame that passes ends the series.
     - Frozen: so many bit-identical pictures in a row. Sensors have noise, so that means a stuck grabber or driver, and
-      the camera is opened again. On 5 MP BGR: 1 us where the first rows differ, 3.4 ms where nothing does.
+      the camera is opened again; the same picture is refused until another one comes. On 5 MP BGR: 1 us where the
+      first rows differ, 3.4 ms where nothing does.
     - Black: the mean level is below a limit. It is taken of every 17th row; 66 us on 5 MP BGR, 23 us on 5 MP mono.
     - Out of order: frames not later than the last one are dropped and counted; 10 in a row are a lost camera.
     - Another size or pixel format is refused until the old one is back.
@@ -75,7 +76,7 @@ class WatchedCamera:
         self._last_pixels: Pixels | None = None
         self._source: Camera | None = None
         self._refusal: CameraError | None = None
-        self._is_lost = False
+        self._is_lost = self._is_frozen = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
         try:
@@ -186,6 +187,7 @@ class WatchedCamera:
         """Closing what is lost takes seconds where the other side does not answer, so the fault is told first."""
         with self._lock:
             source, self._source, self._is_lost = self._source, None, False
+        self._identical = 0
         if source is not None:
             self._incomplete += getattr(source, "incomplete", 0)
             source.close()
@@ -223,9 +225,12 @@ class WatchedCamera:
 
     def _refuse_frozen(self, pixels: Pixels) -> None:
         last, self._last_pixels = self._last_pixels, pixels
-        self._identical = self._identical + 1 if last is not None and are_identical(last, pixels) else 1
-        if self._identical >= self._frozen_after:
-            raise SourceLostError(
+        is_same = last is not None and are_identical(last, pixels)
+        self._identical = self._identical + 1 if is_same else 1
+        is_lost = self._identical >= self._frozen_after
+        self._is_frozen = is_lost or (self._is_frozen and is_same)
+        if self._is_frozen:
+            raise (SourceLostError if is_lost else CameraError)(
                 f"camera {self._name!r} is frozen: {self._frozen_after} pictures in a row were bit-identical; start it "
                 "again, or raise frozen_after where nothing moves and the stream is compressed"
             )
