@@ -81,7 +81,7 @@ def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: 
         raise ArgumentError(f"a false-alarm rate of {rate} is not a fraction between 0 and 1; try 0.01")
     statistic = np.maximum(held_out.score / score_unit, held_out.peak / peak_unit)
     num_images = len(statistic)
-    rank = min(math.ceil((num_images + 1) * (1 - rate)), num_images)
+    rank = min(math.ceil((num_images + 1) * (1 - rate) - 1e-9), num_images)  # 200 * (1 - 0.835) is 33 and a bit
     quantile = float(np.sort(statistic)[rank - 1])
     kept = statistic <= quantile  # rounding must not push a kept image over its own threshold
     exceeding = num_images + 1 - rank

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -58,6 +58,7 @@ def test_the_true_rate_lies_below_the_upper_rate_in_95_of_100_calibrations() -> 
 
 
 @given(RATES, st.integers(1, 400))
+@example(0.835, 199)
 def test_the_stated_rate_is_the_best_that_the_images_support(rate: float, num_images: int) -> None:
     values = np.arange(1.0, num_images + 1)
     stated = conformal_thresholds(NominalScores(values, values), 1.0, 1.0, rate).supported_rate
