@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 from urllib.parse import quote
 
-from fbft_edge.plain_file import open_plain
+from fbft_edge.plain_file import read_with_mode
 
 MAX_SECRET_BYTES = 4096
 
@@ -49,9 +48,7 @@ def read_private(path: Path) -> bytes:
         ValueError: It is not there, cannot be read, is no such file, or others may: cause, then remedy.
     """
     try:
-        with open_plain(path, MAX_SECRET_BYTES, follow=True) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            raw = file.read(MAX_SECRET_BYTES)
+        raw, mode = read_with_mode(path, MAX_SECRET_BYTES, follow=True)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from None
     if mode & 0o077:

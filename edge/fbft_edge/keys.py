@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from zmq.utils import z85
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.message import NAME_PATTERN
-from fbft_edge.plain_file import open_plain
+from fbft_edge.plain_file import read_with_mode
 
 SECRET_KEY_VARIABLE = "FBFT_SECRET_KEY_FILE"
 MAX_KEY_FILE_BYTES = 4096
@@ -132,9 +131,8 @@ class _KeyFile:
 
 def _read(path: Path) -> _KeyFile:
     try:
-        with open_plain(path, MAX_KEY_FILE_BYTES, follow=True) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            found = dict(_LINE.findall(file.read(MAX_KEY_FILE_BYTES)))
+        contents, mode = read_with_mode(path, MAX_KEY_FILE_BYTES, follow=True)
+        found = dict(_LINE.findall(contents))
         if b"public" not in found:
             raise ValueError("it has no public key")
         for key in found.values():

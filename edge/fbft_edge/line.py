@@ -76,6 +76,7 @@ class _Line:
         self._telemetry, self._liveness = Telemetry(names), Liveness(names, config.fps)
         self._canary, self._notifier = CanaryFrames(), ServiceNotifier()
         stack.callback(self._notifier.close)
+        self._trusted = config.trust.keys if config.trust else ()
         curve = config.curve
         self._curve = CurveServer(curve.secret_key, curve.clients) if curve else None
         self._recorder: Recorder | None = None
@@ -95,8 +96,7 @@ class _Line:
         stack.callback(opened.model.detectors.close)
         self._pipeline = self._made_pipeline(bundle, opened, publisher)
         self._use(bundle, opened)
-        trusted = config.trust.keys if config.trust else ()
-        self._reloader = Reloader(self._pipeline, self._opened_model, self._canary.frames, trusted, self._use)
+        self._reloader = Reloader(self._pipeline, self._opened_model, self._canary.frames, self._trusted, self._use)
         self._open_commands()
         self._say(f"engine: {opened.reason}")
         self._say(f"results: {publisher.endpoint}")
@@ -128,7 +128,7 @@ class _Line:
         return summaries
 
     def _opened_bundle(self) -> Bundle:
-        bundle = open_bundle(self._config.bundle, self._config.trust.keys if self._config.trust else ())
+        bundle = open_bundle(self._config.bundle, self._trusted)
         bundle.require_thresholds()
         return bundle
 

@@ -47,9 +47,14 @@ def open_plain(path: Path, max_bytes: int, *, follow: bool = False) -> Iterator[
 
 def read_plain(path: Path, max_bytes: int, *, follow: bool = False) -> bytes:
     """The contents of a regular file; see `open_plain`."""
+    return read_with_mode(path, max_bytes, follow=follow)[0]
+
+
+def read_with_mode(path: Path, max_bytes: int, *, follow: bool = False) -> tuple[bytes, int]:
+    """The contents of a regular file and its permissions, of one and the same file; see `open_plain`."""
     with open_plain(path, max_bytes, follow=follow) as file:
-        size = os.fstat(file.fileno()).st_size  # Python makes room for as much as it is asked to read
-        contents = file.read(size + 1)
-    if len(contents) > size:
-        raise OSError(errno.EFBIG, f"it grew beyond {size} bytes while it was read", str(path))
-    return contents
+        found = os.fstat(file.fileno())
+        contents = file.read(found.st_size + 1)  # Python makes room for as much as it is asked to read
+    if len(contents) > found.st_size:
+        raise OSError(errno.EFBIG, f"it grew beyond {found.st_size} bytes while it was read", str(path))
+    return contents, stat.S_IMODE(found.st_mode)

@@ -15,14 +15,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
-from fbft_edge.plain_file import open_plain, read_plain
+from fbft_edge.plain_file import read_plain, read_with_mode
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -121,9 +120,7 @@ def _secret_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        with open_plain(path, _MAX_KEY_BYTES, follow=True) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            pem = file.read(_MAX_KEY_BYTES)
+        pem, mode = read_with_mode(path, _MAX_KEY_BYTES, follow=True)
     except OSError as error:
         raise ArgumentError(f"the key {path} cannot be read: {error.strerror}; name another") from error
     if mode & 0o077:
