@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fbft_edge.background import start_background
 from fbft_edge.bundle import Bundle
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.events import Published
 from fbft_edge.frame import Frame, Verdict
 from fbft_edge.manifest import integer, members, number
 from fbft_edge.picture_statistics import picture_statistics
+from fbft_edge.priority import start_background
 
 NOTE = "nominal_statistics"
 SCORE = "score"

@@ -192,6 +192,7 @@ class _Line:
             lambda: {name: camera.reconnects for name, camera in cameras.items()},
         )
         add("fbft_refused_connections", "Connections that were not let in.", publisher.refused, "cause")
+        add("fbft_messages_dropped", "Messages that no subscriber got.", publisher.dropped, "cause")
         if (recorder := self._recorder) is not None:
             add(
                 "fbft_recordings",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.events import Observer, Published
 from fbft_edge.inference import Inference
 from fbft_edge.message import encode_bundle, printable
+from fbft_edge.priority import make_preferred, make_real_time
 from fbft_edge.station import LineState, Settings, Station, Status, Summary
 
 __all__ = ["Advice", "Pipeline", "Sender", "Settings", "Station", "Status", "Summary"]
@@ -161,6 +161,7 @@ class Pipeline:
         return self._inference.running_s > for_s
 
     def _guard(self, work: Callable[[], None]) -> None:
+        make_preferred()
         try:
             work()
         except BaseException as error:
@@ -178,7 +179,7 @@ class Pipeline:
             thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _publish(self) -> None:
-        self._priority = _raise_priority()
+        self._priority = make_real_time()
         start_ns = time.monotonic_ns()
         tick = 0
         while tick != self._num_ticks:
@@ -223,18 +224,8 @@ class Pipeline:
 
 
 def _thread(work: Callable[[], None], station: Station) -> threading.Thread:
-    return threading.Thread(target=work, name=f"fbft-{work.__name__}-{station.name}", daemon=True)
+    def run() -> None:
+        make_preferred()
+        work()
 
-
-def _raise_priority() -> str:
-    """Ask the system to prefer the calling thread; returns what was granted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        return "real-time"
-    except (AttributeError, OSError):
-        pass
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
-        return "nice -10"
-    except OSError:
-        return "normal"
+    return threading.Thread(target=run, name=f"fbft-{work.__name__}-{station.name}", daemon=True)

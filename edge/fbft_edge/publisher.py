@@ -19,6 +19,7 @@ from types import TracebackType
 import zmq
 
 from fbft_edge.errors import PublisherError
+from fbft_edge.priority import make_real_time, preferring_new_threads
 from fbft_edge.security import LINGER_MS, Connections, CurveServer, Gate, bind, check_bind, limit
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
@@ -54,7 +55,8 @@ class ResultPublisher:
     ) -> None:
         check_bind(endpoint, insecure=insecure, curve=curve)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.XPUB)
+        with preferring_new_threads():
+            self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTION_QUEUE)
@@ -93,9 +95,9 @@ class ResultPublisher:
         cut = self._connections.cut
         return {**self._gate.refused(), "removed_key": cut["key"], "subscriptions": cut["messages"]}
 
-    def dropped(self) -> int:
-        """Messages that nobody got because the socket's thread was held up; any thread may ask."""
-        return self._dropped
+    def dropped(self) -> dict[str, int]:
+        """Running total, any thread may ask: messages that nobody got, the `queue` before the socket being full."""
+        return {"queue": self._dropped}
 
     def close(self) -> None:
         """Give queued messages 0.2 s to leave, then free the endpoint; may be called twice."""
@@ -112,6 +114,7 @@ class ResultPublisher:
         self.close()
 
     def _send_all(self) -> None:
+        make_real_time()
         try:
             while (parts := self._queue.get()) is not None:
                 self._connections.check()

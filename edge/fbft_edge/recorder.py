@@ -18,10 +18,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from fbft_edge.background import start_background
 from fbft_edge.errors import ArgumentError
 from fbft_edge.events import Published
 from fbft_edge.frame import Bool, Frame, Verdict
+from fbft_edge.priority import start_background
 from fbft_edge.recording_folder import RecordingFolder
 from fbft_edge.recordings import Place, place_of, recording_files
 from fbft_edge.retention import DAY_NS, Retention

@@ -198,6 +198,15 @@ def test_sending_to_a_stalled_subscriber_does_not_wait() -> None:
         context.destroy(linger=0)
 
 
+def test_messages_that_find_no_room_are_counted() -> None:
+    with ResultPublisher(LOOPBACK) as publisher:
+        publisher.send([b"topic", b"0"])
+        assert publisher.dropped() == {"queue": 0}
+        for number in range(200_000):  # faster than any socket takes them
+            publisher.send([b"topic", b"%d" % number])
+        assert 0 < publisher.dropped()["queue"] < 200_000
+
+
 def test_the_last_message_leaves_before_the_endpoint_closes() -> None:
     context = zmq.Context()
     with ResultPublisher(LOOPBACK) as publisher:

@@ -99,7 +99,8 @@ class OpenVinoEngine:
             out: (tiles, rows, columns) float32, overwritten.
         """
         for start in range(0, len(tiles), self.batch):
-            self._request.infer([tiles[start : start + self.batch]], share_inputs=True)
+            self._request.start_async([tiles[start : start + self.batch]], share_inputs=True)
+            self._request.wait()  # `infer` would compute in this thread, at its priority: see `fbft_edge.priority`
             out[start : start + self.batch] = self._request.get_output_tensor(0).data
 
     def close(self) -> None:

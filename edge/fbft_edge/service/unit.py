@@ -114,7 +114,7 @@ def _limits() -> list[str]:
 
 def _rights(opens_devices: bool, has_video: bool) -> list[str]:
     lines = [
-        "# The publishing thread runs at real-time priority 1, or else at nice -10; no capability is needed for that.",
+        "# Publishing runs at real-time priority 1, cameras and inference at nice -10: no capability is needed.",
         "LimitRTPRIO=1",
         "LimitNICE=-10",
         "CapabilityBoundingSet=",
