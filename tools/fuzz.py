@@ -280,7 +280,7 @@ def _curve(folder: Path) -> Parser:
 def _recording(folder: Path) -> Parser:
     """Parts: what is known about the frame, its mask, its pixels."""
     from fbft_edge.errors import RecordingError
-    from fbft_edge.recordings import ABOUT_FILE, FRAME_FILE, MASK_FILE, read_recording
+    from fbft_edge.recording.recordings import ABOUT_FILE, FRAME_FILE, MASK_FILE, read_recording
 
     def parse(parts: Parts) -> object:
         for name, part in zip((ABOUT_FILE, MASK_FILE, FRAME_FILE), [*parts, b"", b"", b""], strict=False):

@@ -187,7 +187,7 @@ def _check_config(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fbft_edge.config import read_config
-    from fbft_edge.config_check import show_config
+    from fbft_edge.config.check import show_config
 
     show_config(read_config(args.file), args.file, Console(highlight=False))
     return 0
@@ -412,8 +412,8 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _replay(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from fbft_edge.replay import replayed
-    from fbft_edge.replay_report import report, write_results
+    from fbft_edge.recording.replay import replayed
+    from fbft_edge.recording.replay_report import report, write_results
 
     summary = write_results(replayed(args.recordings, args.bundle, args.engine, args.tolerance), args.out)
     report(summary, args.out, Console(highlight=False))

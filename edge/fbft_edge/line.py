@@ -26,7 +26,7 @@ from fbft_edge.errors import BundleError, CommandError, EngineError
 from fbft_edge.events import Observer
 from fbft_edge.pipeline import Advice, Pipeline, Settings, Station, Status, Summary
 from fbft_edge.publisher import ResultPublisher
-from fbft_edge.recorder import Recorder, RecorderSettings
+from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.security import CurveServer
 from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.http_endpoint import HttpEndpoint, monitoring_pages

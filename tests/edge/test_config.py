@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fbft_edge import cli
 from fbft_edge.config import ENGINES, CurveConfig, LineConfig, Override, read_config
-from fbft_edge.config_values import Kind, NamedTables, Place, Table, kinds, read_values
+from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"

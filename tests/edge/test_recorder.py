@@ -27,8 +27,8 @@ from fbft_edge.frame import Detection, Frame, Region, Verdict
 from fbft_edge.ledger import Ledger
 from fbft_edge.message import Health, MessageWriter, encode_detection
 from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
-from fbft_edge.recorder import Recorder, RecorderSettings
-from fbft_edge.recordings import FILES, find_recordings, read_recording
+from fbft_edge.recording.recorder import Recorder, RecorderSettings
+from fbft_edge.recording.recordings import FILES, find_recordings, read_recording
 
 SIZE = (48, 64)
 DAY_NS = 86_400 * 10**9

@@ -25,8 +25,8 @@ from fbft_edge.frame import Frame
 from fbft_edge.ledger import Ledger
 from fbft_edge.message import Health, MessageWriter, encode_detection
 from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
-from fbft_edge.recorder import Recorder, RecorderSettings
-from fbft_edge.recordings import find_recordings, read_recording
+from fbft_edge.recording.recorder import Recorder, RecorderSettings
+from fbft_edge.recording.recordings import find_recordings, read_recording
 
 SIZE = (84, 98)
 FORMATS = (PixelFormat.RGB8, PixelFormat.BAYER_RG8, PixelFormat.NV12, PixelFormat.MONO16)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fbft_edge.errors import ArgumentError
 from fbft_edge.images import read_image, write_image
 from fbft_edge.synthetic import Part, render_part
-from fbft_edge.synthetic_defects import KINDS
-from fbft_edge.synthetic_layout import layout_of
+from fbft_edge.synthetic.defects import KINDS
+from fbft_edge.synthetic.layout import layout_of
 
 SIZES_PX = (3.0, 5.0, 8.0, 12.0, 20.0, 40.0)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fbft_edge.synthetic import Part, render_part
-from fbft_edge.synthetic_defects import KINDS, Defect
+from fbft_edge.synthetic.defects import KINDS, Defect
 
 SIDE_PX = 300
 SIZES_PX = (8.0, 16.0, 30.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fbft_edge.frame import Float32
-from fbft_edge.synthetic_layout import Layout, layout_of
+from fbft_edge.synthetic.layout import Layout, layout_of
 
 SIZES = [(64, 64), (64, 400), (300, 300), (420, 260)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fbft_edge.config_secrets import read_private
+from fbft_edge.config.secrets import read_private
 from fbft_edge.errors import ArgumentError
 
 

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fbft_edge import cli, line, recorder, station
+from fbft_edge import cli, line, station
 from fbft_edge.cameras import watched
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.frame import Detection, Pixels
+from fbft_edge.recording import recorder
 
 FAULTS = Path(os.environ["FBFT_FAULTS"])
 

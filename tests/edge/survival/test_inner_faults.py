@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fbft_edge.frame import Verdict
-from fbft_edge.recordings import find_recordings, read_recording
+from fbft_edge.recording.recordings import find_recordings, read_recording
 from fbft_edge.result import Result
 
 HOUR_S = 3600

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from fbft_edge.config_values import (
+from fbft_edge.config.values import (
     MAX_PROBLEMS,
     Address,
     CameraUri,

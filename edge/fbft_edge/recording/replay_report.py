@@ -23,7 +23,7 @@ from fbft_edge.errors import ImageError
 from fbft_edge.frame import Detection, Uint8
 from fbft_edge.images import write_image
 from fbft_edge.pictures import Closeup, Entry, card, contact_sheet, smallest_region
-from fbft_edge.replay import Comparison, Outcome, Replayed
+from fbft_edge.recording.replay import Comparison, Outcome, Replayed
 
 RESULTS = "results.jsonl"
 DIFFERENCES = "differences.png"

@@ -13,8 +13,8 @@ import numpy as np
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frame import Bool, Float32, Uint8
-from fbft_edge.synthetic_defects import INK_DARKENS, Canvas, Defect, drawn_defect
-from fbft_edge.synthetic_layout import layout_of
+from fbft_edge.synthetic.defects import INK_DARKENS, Canvas, Defect, drawn_defect
+from fbft_edge.synthetic.layout import layout_of
 
 GENERATOR_VERSION = 1  # raise it when the same seed gives another picture
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fbft_edge.errors import RecordingError
-from fbft_edge.recordings import ABOUT_FILE, FILES, Place, is_place, temporary_name
+from fbft_edge.recording.recordings import ABOUT_FILE, FILES, Place, is_place, temporary_name
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 

@@ -20,7 +20,7 @@ from fbft_edge.detectors.selection import OpenDetector, open_detector
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frame import Detection
 from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.recordings import Recording, find_recordings, read_recording
+from fbft_edge.recording.recordings import Recording, find_recordings, read_recording
 
 
 class Outcome(str, Enum):

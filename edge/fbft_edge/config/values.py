@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 from urllib.parse import quote, urlsplit
 
-from fbft_edge.config_secrets import with_secrets
+from fbft_edge.config.secrets import with_secrets
 from fbft_edge.errors import PublisherError
 from fbft_edge.message import NAME_PATTERN
 from fbft_edge.security import check_bind

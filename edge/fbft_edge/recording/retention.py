@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Mapping
 
 from fbft_edge.clock import now_ns
-from fbft_edge.recording_folder import RecordingFolder
-from fbft_edge.recordings import Place, date_and_time
+from fbft_edge.recording.folder import RecordingFolder
+from fbft_edge.recording.recordings import Place, date_and_time
 
 DAY_NS = 86_400 * 10**9
 

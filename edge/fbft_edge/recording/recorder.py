@@ -22,9 +22,9 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.events import Published
 from fbft_edge.frame import Bool, Frame, Verdict
 from fbft_edge.priority import start_background
-from fbft_edge.recording_folder import RecordingFolder
-from fbft_edge.recordings import Place, place_of, recording_files
-from fbft_edge.retention import DAY_NS, Retention
+from fbft_edge.recording.folder import RecordingFolder
+from fbft_edge.recording.recordings import Place, place_of, recording_files
+from fbft_edge.recording.retention import DAY_NS, Retention
 
 QUEUE_BYTES = 256 << 20
 RETRY_S = 5.0
