@@ -1,9 +1,10 @@
 """A line without camera and model: publishes a message per period, as `fbft-edge run` would; results come on stdin.
 
-    line.py ENDPOINT PERIOD CAMERA... [--fast]
+    line.py ENDPOINT PERIOD CAMERA... [--fast] [--keys=FOLDER]
 
 Each line on stdin, `VERDICT FRAME_ID [CAMERA]`, becomes one frame's result; without one a message is stale. With
-`--fast` every message is a new result. Everything in a result follows from its frame_id, see `result_of`.
+`--fast` every message is a new result; with keys the line encrypts. Everything in a result follows from
+its frame_id, see `result_of`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from fbft_edge.frame import Detection, Frame, Region, Verdict
 from fbft_edge.ledger import Ledger
 from fbft_edge.message import EncodedResult, Health, MessageWriter, encode_detection, encode_no_detection
 from fbft_edge.publisher import ResultPublisher
+from fbft_edge.security import CurveServer
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 MASK = np.zeros((4, 4), bool)
@@ -43,6 +46,8 @@ def main() -> None:
     endpoint, period_s, *names = sys.argv[1:]
     is_fast = "--fast" in names
     cameras = [name for name in names if not name.startswith("--")]
+    folders = [Path(name.partition("=")[2]) for name in names if name.startswith("--keys=")]
+    curve = CurveServer(folders[0] / "line.key_secret", folders[0] / "clients") if folders else None
     waiting: dict[str, queue.SimpleQueue[tuple[Verdict, int]]] = {camera: queue.SimpleQueue() for camera in cameras}
 
     def read() -> None:
@@ -54,7 +59,7 @@ def main() -> None:
     writers = {camera: MessageWriter("site", camera, 0.5, "ab" * 32) for camera in cameras}
     last = {camera: encode_no_detection() for camera in cameras}
     ledger, tick, start_s = Ledger(), 0, time.monotonic()
-    with ResultPublisher(endpoint) as publisher:
+    with ResultPublisher(endpoint, curve=curve) as publisher:
         while True:
             for camera in cameras:
                 if is_fast:

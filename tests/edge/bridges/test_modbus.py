@@ -17,6 +17,8 @@ from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, C
 from fbft_edge.cli import main
 from fbft_edge.commands import CommandServer
 from fbft_edge.errors import ArgumentError
+from fbft_edge.keys import write_key_pair
+from fbft_edge.security import CurveServer
 
 pytest.importorskip("pymodbus", reason="the bridge needs the extra modbus")
 from pymodbus.client import ModbusTcpClient
@@ -106,10 +108,10 @@ class Say:
 class Triggers:
     """The line's command socket, as far as triggers go."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, curve: CurveServer | None = None) -> None:
         self.taken: list[dict[str, Any]] = []
         self.behaviour = "take"
-        self.server = CommandServer(endpoint, {"trigger": self._trigger})
+        self.server = CommandServer(endpoint, {"trigger": self._trigger}, curve=curve)
 
     def _trigger(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if self.behaviour == "refuse":
@@ -367,6 +369,38 @@ def test_a_trigger_that_the_line_does_not_take_is_a_missed_acquisition(
     plc.write(Control.TRIGGER)
     block = eventually(plc.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
     assert (block.missed_acquisitions, block.has(Status.MISSED_ACQUISITION)) == (1, False)
+
+
+def test_a_line_that_encrypts_is_read_and_triggered_with_its_keys_and_not_with_others(
+    start_line: Any, serve: Any, free_port: Any, eventually: Any, tmp_path: Any
+) -> None:
+    commanders = tmp_path / "clients" / "commands"
+    commanders.mkdir(parents=True)
+    for name in ("line", "plc", "stranger"):
+        write_key_pair(tmp_path, name)
+    for folder in (commanders, commanders.parent):
+        (folder / "plc.key").write_bytes((tmp_path / "plc.key").read_bytes())
+    curve = CurveServer(tmp_path / "line.key_secret", commanders.parent).for_commands()
+    endpoint, line = start_line(0.05, f"--keys={tmp_path}", endpoint=f"tcp://127.0.0.1:{free_port()}")
+    triggers = Triggers("tcp://127.0.0.1:*", curve)
+    with triggers.server:
+        ours, theirs = (
+            serve(
+                endpoint,
+                *("--commands", triggers.server.endpoint, "--server-key", tmp_path / "line.key"),
+                *("--secret-key", tmp_path / f"{name}.key_secret"),
+            )[1]
+            for name in ("plc", "stranger")
+        )
+        eventually(ours.read, lambda block: block.has(Status.ONLINE))
+        line.say("ok", 3)
+        eventually(ours.read, lambda block: block.frame_id == 3)
+        ours.write(Control.TRIGGER)
+        eventually(ours.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
+        theirs.write(Control.TRIGGER)
+        block = eventually(theirs.read, lambda block: block.has(Status.MISSED_ACQUISITION))
+    assert (block.fault, block.verdict) == (Fault.NO_MESSAGE, FAULT)
+    assert len(triggers.taken) == 1
 
 
 def test_without_a_command_socket_no_trigger_is_ready(fast_plc: Plc) -> None:
