@@ -105,7 +105,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--camera-name", metavar="NAME", help="name of the only --camera in the topic (default: camera)")
     add("--duration", type=float, metavar="SECONDS", help="stop after so long (default: go on)")
     flag = argparse.BooleanOptionalAction
-    add("--insecure", action=flag, help="allow a TCP bind beyond this machine, in clear text")
+    add("--insecure", action=flag, help="allow results to leave this machine in clear text")
     add("--secret-key", metavar="FILE", help="encrypt with this key, made by keygen (default: $FBFT_SECRET_KEY_FILE)")
     add("--clients", metavar="FOLDER", help="the public keys that are let in; the folder commands in it: to command")
     add("--preview", action=flag, help="add a small JPEG of each inspected frame")

@@ -69,7 +69,6 @@ class CommandServer:
             `FbftError` refuses with its text; any other exception is logged, and the client hears "internal error".
         long: Commands that take long; while one of them runs, others of them are refused.
         curve: Encrypt, and let in only clients whose key is known.
-        insecure: Allow TCP beyond loopback without CURVE.
 
     Attributes:
         endpoint: What was bound, with the port that was found.
@@ -86,9 +85,8 @@ class CommandServer:
         *,
         long: Collection[str] = (),
         curve: CurveServer | None = None,
-        insecure: bool = False,
     ) -> None:
-        check_bind(endpoint, insecure=insecure, curve=curve)
+        check_bind(endpoint, insecure=False, curve=curve)  # nobody commands unknown
         self._handlers, self._long = handlers, long
         self._long_running = ""
         self._malformed = 0

@@ -224,7 +224,6 @@ class _Line:
             handlers,
             long=("reload",),
             curve=self._curve.for_commands() if self._curve else None,
-            insecure=self._config.publish.insecure,
         )
         self._telemetry.add_counter("fbft_refused_commands", "Commands that were not let in.", server.refused, "cause")
         self._stack.enter_context(server)

@@ -76,8 +76,8 @@ def check_bind(endpoint: str, *, insecure: bool, curve: CurveServer | None = Non
         return
     raise PublisherError(
         f"{endpoint} reaches beyond this machine, in clear text and open to anyone; bind tcp://127.0.0.1:PORT, or let "
-        "known clients in with CURVE keys (--secret-key and --clients; fbft-edge keygen makes keys), or add "
-        "--insecure on a network you trust"
+        "known clients in with CURVE keys (--secret-key and --clients; fbft-edge keygen makes keys), or, for results "
+        "on a network you trust, add --insecure"
     )
 
 

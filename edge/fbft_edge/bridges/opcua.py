@@ -50,6 +50,7 @@ _BAD = {
     Fault.CAMERA: "BadSensorFailure",
     Fault.INFERENCE: "BadDeviceFailure",
     Fault.LINE: "BadDeviceFailure",
+    Fault.TRIGGER: "BadDeviceFailure",
 }
 
 

@@ -79,7 +79,7 @@ _HEADER = (
     Register("results", "uint32", "frames, and triggers without one, with a result so far; wraps"),
     Register("anomalous", "uint32", "how many of the frames were anomalous; wraps"),
     Register("overruns", "uint16", "results lost because none was acknowledged; wraps"),
-    Register("missed_acquisitions", "uint16", "triggers that brought no frame; wraps"),
+    Register("missed_acquisitions", "uint16", "triggers that were refused or brought no frame; wraps"),
     Register("lost_messages", "uint16", "messages lost between publisher and bridge; wraps"),
     Register("period_ms", "uint16", "between messages; 0: not known yet, 65535: that or more"),
     Register("map_version", "uint16", "1"),

@@ -67,7 +67,7 @@ class PublishConfig:
     """The socket that results leave by."""
 
     bind: Annotated[str, Endpoint("where subscribers connect")] = "tcp://127.0.0.1:5555"
-    insecure: Annotated[bool, Flag("true: allow a TCP bind beyond this machine in clear text")] = False
+    insecure: Annotated[bool, Flag("true: allow results and HTTP beyond this machine in clear text")] = False
 
 
 @dataclass(frozen=True, slots=True)

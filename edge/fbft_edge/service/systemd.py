@@ -1,4 +1,4 @@
-"""The line as a systemd service: the unit's text, and what the service tells its supervisor.
+"""What the line tells systemd while it runs.
 
 `READY=1` goes out with the first message that was published, `WATCHDOG=1` with later ones and for no other reason: a
 process that lives but publishes nothing is restarted. Knows nothing about what messages say, and installs nothing.

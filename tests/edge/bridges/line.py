@@ -2,9 +2,9 @@
 
     line.py ENDPOINT PERIOD CAMERA... [--fast] [--keys=FOLDER]
 
-Each line on stdin, `VERDICT FRAME_ID [CAMERA]`, becomes one frame's result; without one a message is stale. With
-`--fast` every message is a new result; with keys the line encrypts. Everything in a result follows from
-its frame_id, see `result_of`.
+Each line on stdin, `VERDICT FRAME_ID [CAMERA [STAGE]]`, becomes one frame's result; without one a message is stale.
+With `--fast` every message is a new result; with keys the line encrypts. Everything in a result follows from its
+frame_id, see `result_of`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from fbft_edge.security import CurveServer
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 MASK = np.zeros((4, 4), bool)
-FAULTY = Health("fault", "camera: it is gone")
 
 
 def result_of(verdict: Verdict, frame_id: int, camera: str) -> EncodedResult:
@@ -48,12 +47,15 @@ def main() -> None:
     cameras = [name for name in names if not name.startswith("--")]
     folders = [Path(name.partition("=")[2]) for name in names if name.startswith("--keys=")]
     curve = CurveServer(folders[0] / "line.key_secret", folders[0] / "clients") if folders else None
-    waiting: dict[str, queue.SimpleQueue[tuple[Verdict, int]]] = {camera: queue.SimpleQueue() for camera in cameras}
+    waiting: dict[str, queue.SimpleQueue[tuple[Verdict, int, str]]] = {
+        camera: queue.SimpleQueue() for camera in cameras
+    }
 
     def read() -> None:
         for line in sys.stdin:
-            verdict, frame_id, *camera = line.split()
-            waiting[camera[0] if camera else cameras[0]].put((Verdict(verdict), int(frame_id)))
+            verdict, frame_id, *others = line.split()
+            camera, stage = (*others, *(cameras[0], "camera")[len(others) :])
+            waiting[camera].put((Verdict(verdict), int(frame_id), stage))
 
     threading.Thread(target=read, daemon=True).start()
     writers = {camera: MessageWriter("site", camera, 0.5, "ab" * 32) for camera in cameras}
@@ -63,12 +65,13 @@ def main() -> None:
         while True:
             for camera in cameras:
                 if is_fast:
-                    waiting[camera].put((Verdict.OK if tick % 3 else Verdict.ANOMALOUS, tick))
-                verdict = Verdict.STALE
+                    waiting[camera].put((Verdict.OK if tick % 3 else Verdict.ANOMALOUS, tick, ""))
+                verdict, health = Verdict.STALE, Health("ok")
                 if not waiting[camera].empty():
-                    verdict, frame_id = waiting[camera].get()
+                    verdict, frame_id, stage = waiting[camera].get()
                     last[camera] = result_of(verdict, frame_id, camera)
-                health = FAULTY if verdict is Verdict.FAULT else Health("ok")
+                    if verdict is Verdict.FAULT:
+                        health = Health("fault", f"{stage}: it is gone")
                 parts = writers[camera].write(last[camera], verdict, now_ns(), ledger.snapshot(), health)
                 publisher.send(parts)
             tick += 1

@@ -228,7 +228,16 @@ def test_one_request_never_mixes_two_results(fast_scene: FastScene) -> None:
     run(steps())
 
 
-def test_a_camera_fault_is_bad_and_says_why(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("stage", "bad"),
+    [
+        ("camera", "BadSensorFailure"),
+        ("inference", "BadDeviceFailure"),
+        ("trigger", "BadDeviceFailure"),
+        ("line", "BadDeviceFailure"),
+    ],
+)
+def test_every_fault_is_bad_and_says_why(scene: Scene, stage: str, bad: str) -> None:
     statuses: list[tuple[int, str]] = []
 
     class Handler:
@@ -242,8 +251,8 @@ def test_a_camera_fault_is_bad_and_says_why(scene: Scene) -> None:
             index = await client.get_namespace_index(NAMESPACE)
             subscription = await client.create_subscription(20, Handler())
             await subscription.subscribe_data_change(client.get_node(f"ns={index};s=press-4.Verdict"))
-            scene.line.say("fault", 5, "press-4")
-            while (None, "BadSensorFailure") not in statuses:
+            scene.line.say("fault", 5, "press-4", stage)
+            while (None, bad) not in statuses:
                 await asyncio.sleep(0.02)
 
     run(steps())
