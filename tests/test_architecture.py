@@ -51,6 +51,15 @@ def test_every_module_says_what_it_is_for(package: str, path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("path", [path for package, path in MODULES if package == "fbft_edge"], ids=lambda p: p.name)
+def test_nothing_on_the_line_waits_by_the_wall_clock(path: Path) -> None:
+    """`threading.Event.wait` with a timeout does, before Python 3.11; `fbft_edge.clock.wait_for` does not."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    waits = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "wait"]
+    timed = [ast.unparse(call) for call in waits if call.args or call.keywords]
+    assert timed in ([], ["self._pipeline.wait(SHOW_EVERY_S)"])
+
+
 def test_every_name_of_the_public_face_can_be_had() -> None:
     assert {name: getattr(fbft_edge, name).__name__ for name in fbft_edge.__all__} == {
         name: name for name in fbft_edge.__all__

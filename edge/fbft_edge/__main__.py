@@ -1,7 +1,13 @@
 """`python -m fbft_edge` is `fbft-edge`."""
 
-import sys
-
 from fbft_edge.cli import main
+from fbft_edge.exit_status import leave
 
-sys.exit(main())
+
+def console() -> None:
+    """The command `fbft-edge`."""
+    leave(main())
+
+
+if __name__ == "__main__":
+    console()

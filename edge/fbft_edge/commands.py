@@ -179,7 +179,9 @@ class CommandServer:
             self._answer(request, self._socket, _refusal(reason))
         else:
             self._long_running = request.command
-            threading.Thread(target=self._run_long, args=(request,), name=request.command, daemon=True).start()
+            threading.Thread(
+                target=self._run_long, args=(request,), name=f"fbft-{request.command}", daemon=True
+            ).start()
 
     def _run_long(self, request: _Request) -> None:
         outcome = self._outcome(request)

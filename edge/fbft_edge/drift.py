@@ -22,7 +22,6 @@ from fbft_edge.events import Published
 from fbft_edge.frame import Frame, Verdict
 from fbft_edge.manifest import integer, members, number
 from fbft_edge.picture_statistics import picture_statistics
-from fbft_edge.priority import start_background
 
 NOTE = "nominal_statistics"
 SCORE = "score"
@@ -189,7 +188,8 @@ class DriftMonitor:
         self._wake = threading.Event()
         self._is_closed = False
         self.compare_with(references)
-        self._thread = start_background(self._work, "fbft-drift")
+        self._thread = threading.Thread(target=self._work, name="fbft-drift", daemon=True)
+        self._thread.start()
 
     def compare_with(self, references: Mapping[str, Reference]) -> None:
         """Begin anew with what another bundle's calibration had."""

@@ -11,7 +11,9 @@ import errno
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from fbft_edge.errors import FbftError
 
@@ -38,6 +40,19 @@ def exit_status(program: str, command: Callable[[], int]) -> int:
             return refuse(program, f"cannot write{where}: {_STORAGE[error.errno]}; free space or write elsewhere")
         raise
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, even when one of a line's threads never came back from an engine, a driver or a load.
+
+    The interpreter would tear down what such a thread still uses, which can crash, or wait for ever.
+    """
+    if any(thread.daemon and thread.name.startswith("fbft-") for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def refuse(program: str, reason: str) -> int:

@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 
 from fbft_edge.detectors.sharing import Model
 from fbft_edge.frame import Detection, Frame
+from fbft_edge.trigger import Request
 
 _logger = logging.getLogger(__name__)
 
@@ -31,13 +32,18 @@ class Acquisition:
 
     Attributes:
         frame: As the camera sent it.
-        trigger_id: Of the trigger that asked for it.
+        request: The trigger that asked for it, or None.
         arrived_ns: When it came, on the monotonic clock.
     """
 
     frame: Frame
-    trigger_id: str | None
+    request: Request | None
     arrived_ns: int
+
+    @property
+    def trigger_id(self) -> str | None:
+        """Of the trigger that asked for it."""
+        return None if self.request is None else self.request.trigger_id
 
 
 @dataclass(frozen=True, slots=True)

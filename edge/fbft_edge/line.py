@@ -9,7 +9,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,13 @@ def run_line(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(logging_to_stderr(log))
+        signals = stack.enter_context(_StopSignals())
         line = _Line(config, stack, log)
         if read_again is not None:
             stack.enter_context(reloading_on_hangup(lambda: line.reload(read_again().bundle)))
         line.open()
-        return line.run()
+        signals.collect()
+        return line.run(signals.received)
 
 
 class _Line:
@@ -85,19 +87,21 @@ class _Line:
 
     def open(self) -> None:
         """Open bundle, cameras, sockets, engine and whatever else the configuration asks for."""
-        config, stack = self._config, self._stack
+        config = self._config
         if config.http is not None:  # before the rest, so that /readyz can say what is awaited
             pages = monitoring_pages(self._liveness, self._telemetry)
-            stack.enter_context(HttpEndpoint(config.http.bind, pages, insecure=config.publish.insecure))
+            self._stack.enter_context(HttpEndpoint(config.http.bind, pages, insecure=config.publish.insecure))
         bundle = self._opened_bundle()
-        self._cameras = {camera.name: self._opened_camera(camera, bundle) for camera in config.cameras}
-        publisher = self._opened_publisher()
-        opened = self._opened_model(bundle)
-        stack.callback(opened.model.detectors.close)
-        self._pipeline = self._made_pipeline(bundle, opened, publisher)
-        self._use(bundle, opened)
-        self._reloader = Reloader(self._pipeline, self._opened_model, self._canary.frames, self._trusted, self._use)
-        self._open_commands()
+        with contextlib.ExitStack() as starting:  # what the pipeline closes, without waiting for what hangs
+            self._cameras = {camera.name: self._opened_camera(camera, bundle, starting) for camera in config.cameras}
+            publisher = self._opened_publisher()
+            opened = self._opened_model(bundle)
+            starting.callback(opened.model.detectors.close)
+            self._pipeline = self._made_pipeline(bundle, opened, publisher)
+            self._use(bundle, opened)
+            self._reloader = Reloader(self._pipeline, self._opened_model, self._canary.frames, self._trusted, self._use)
+            self._open_commands()
+            starting.pop_all()
         self._say(f"engine: {opened.reason}")
         self._say(f"results: {publisher.endpoint}")
 
@@ -111,20 +115,19 @@ class _Line:
             raise BundleError(f"{path} is not loaded, the line is still starting; try again when it runs")
         self._reloader.reload(path)
 
-    def run(self) -> dict[str, Summary]:
-        """Run to the end or to a signal, showing how it goes."""
+    def run(self, signals: Sequence[int]) -> dict[str, Summary]:
+        """Run to the end, or until there is a signal, showing how it goes."""
         shows = self._log == "text"
-        with _stop_signals() as received:
-            self._pipeline.start()
-            try:
-                with progress() as shown:
-                    while not received and not self._pipeline.wait(SHOW_EVERY_S):
-                        if shows:
-                            shown.show(self._pipeline.status())
-                        self._require_engine()
-            finally:
-                self._notifier.stopping()
-                summaries = self._pipeline.stop()
+        self._pipeline.start()
+        try:
+            with progress() as shown:
+                while not signals and not self._pipeline.wait(SHOW_EVERY_S):
+                    if shows:
+                        shown.show(self._pipeline.status())
+                    self._require_engine()
+        finally:
+            self._notifier.stopping()
+            summaries = self._pipeline.stop()
         return summaries
 
     def _opened_bundle(self) -> Bundle:
@@ -132,12 +135,12 @@ class _Line:
         bundle.require_thresholds()
         return bundle
 
-    def _opened_camera(self, camera: CameraConfig, bundle: Bundle) -> WatchedCamera:
+    def _opened_camera(self, camera: CameraConfig, bundle: Bundle, starting: contextlib.ExitStack) -> WatchedCamera:
         only_size = bundle.frame_sizes[0] if camera.wait and len(bundle.frame_sizes) == 1 else None
         opened = open_watched_camera(
             camera.uri, camera.name, camera.frozen_after, camera.black_below, camera.wait, only_size
         )
-        self._stack.callback(opened.close)
+        starting.callback(opened.close)
         bundle.require_frame_size(*opened.size, f"camera {without_password(camera.uri)}")
         return opened
 
@@ -268,14 +271,25 @@ def _status_json(status: Status) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of being ended by them."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
+class _StopSignals:
+    """SIGINT and SIGTERM: they end a start as ever; from `collect` to the end of the last part they only count.
+
+    Attributes:
+        received: Their numbers, as they came.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def collect(self) -> None:
+        """Do not be ended by them any more."""
+        for number in self._previous:
+            signal.signal(number, lambda number, _: self.received.append(number))
+
+    def __enter__(self) -> _StopSignals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)

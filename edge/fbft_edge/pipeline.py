@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from fbft_edge.clock import wait_for
 from fbft_edge.detectors.sharing import Model
 from fbft_edge.errors import ArgumentError
 from fbft_edge.events import Observer, Published
@@ -110,7 +111,9 @@ class Pipeline:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the duration is over, all cameras have ended or publishing failed; False on timeout."""
-        return self._stopping.wait(timeout_s)
+        if timeout_s is None:
+            return self._stopping.wait()
+        return wait_for(self._stopping, timeout_s)
 
     def stop(self) -> dict[str, Summary]:
         """End the run; frames in flight are counted as `shutdown`.
@@ -184,7 +187,7 @@ class Pipeline:
         tick = 0
         while tick != self._num_ticks:
             due_ns = start_ns + round(tick * 1e9 / self._settings.fps)
-            if self._stopping.wait((due_ns - time.monotonic_ns()) / 1e9):
+            if wait_for(self._stopping, (due_ns - time.monotonic_ns()) / 1e9):
                 return
             self._tick(due_ns)
             self._stop_if_all_ended()

@@ -2,11 +2,11 @@
 
     real-time   the tick and its socket: asleep nearly always, and never late
     nice -10    cameras, inference and libzmq's threads
-    nice 10     whatever may wait: recorder, drift
+    normal      all else, engines foremost: they compute in threads of their own
 
 Python runs one thread at a time. The tick therefore also waits for a thread that was put aside in the middle of its
-turn, and a busy machine puts aside whatever is of normal priority: what holds the interpreter's lock beside the tick
-is preferred, too. Engines compute in threads of their own, without that lock, at normal priority.
+turn, and a busy machine puts aside what is not preferred: what often holds the interpreter's lock beside the tick is
+preferred, too, and nothing that holds it is behind the engines.
 
 Linux only, where each thread has a priority of its own; elsewhere everything stays `normal`. Knows nothing about the
 work.
@@ -18,10 +18,9 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 PREFERRED_NICENESS = -10
-BACKGROUND_NICENESS = 10
 REAL_TIME_PRIORITY = 1
 
 
@@ -48,18 +47,6 @@ def preferring_new_threads() -> Iterator[None]:
         yield
     finally:
         _set_niceness(before)
-
-
-def start_background(work: Callable[[], None], name: str) -> threading.Thread:
-    """Start a daemon thread behind everything else."""
-
-    def run() -> None:
-        _set_niceness(BACKGROUND_NICENESS)
-        work()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    return thread
 
 
 def _set_niceness(niceness: int) -> bool:

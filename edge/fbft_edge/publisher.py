@@ -55,21 +55,21 @@ class ResultPublisher:
     ) -> None:
         check_bind(endpoint, insecure=insecure, curve=curve)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        with preferring_new_threads():
+        with preferring_new_threads():  # libzmq's, and the gate's
             self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
-        self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTION_QUEUE)
-        self._socket.setsockopt(zmq.RCVBUF, SUBSCRIPTION_BUFFER_BYTES)
-        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        limit(self._socket, endpoint, MAX_SUBSCRIPTION_BYTES)
-        try:
-            self._gate = Gate(self._context, self._socket, curve)
-            self.endpoint = bind(self._socket, endpoint)
-        except BaseException:
-            self._socket.close()
-            self._context.term()
-            raise
+            self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+            self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+            self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTION_QUEUE)
+            self._socket.setsockopt(zmq.RCVBUF, SUBSCRIPTION_BUFFER_BYTES)
+            self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+            limit(self._socket, endpoint, MAX_SUBSCRIPTION_BYTES)
+            try:
+                self._gate = Gate(self._context, self._socket, curve)
+                self.endpoint = bind(self._socket, endpoint)
+            except BaseException:
+                self._socket.close()
+                self._context.term()
+                raise
         self._connections = Connections(self.endpoint, self._gate.allow_list, MAX_SUBSCRIPTIONS)
         self._dropped = 0
         self._failure: Exception | None = None

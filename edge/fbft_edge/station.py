@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fbft_edge.cameras import Camera
-from fbft_edge.clock import now_ns
+from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.durations import Durations
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.events import Inspected, Published
@@ -244,12 +244,12 @@ class Station:
                 f"camera {self.name!r} runs with trigger {self._trigger_name!r}, not by command; "
                 'set trigger = "software" for it'
             )
-        self._trigger.ask(trigger_id, now_ns())
+        request = self._trigger.ask(trigger_id, now_ns())
         release: Callable[[], object] = getattr(self._camera, "trigger", _nothing)
         try:
             release()
         except BaseException:
-            self._trigger.answer()
+            self._trigger.withdraw(request)
             raise
 
     def capture(self) -> None:
@@ -296,7 +296,7 @@ class Station:
                 frame = self._camera.read()
             except Exception as error:
                 self._report_camera_error(error)
-                self._stopping.wait(CAMERA_RETRY_S)
+                wait_for(self._stopping, CAMERA_RETRY_S)
                 continue
             if frame is None:
                 return
@@ -325,7 +325,7 @@ class Station:
         request = None if self._trigger is None else self._trigger.acquire(frame)
         if self._trigger is not None and request is None:
             return
-        self._line_up(Acquisition(frame, request.trigger_id if request else None, time.monotonic_ns()))
+        self._line_up(Acquisition(frame, request, time.monotonic_ns()))
         self._wake()
 
     def _line_up(self, acquisition: Acquisition) -> None:
@@ -431,7 +431,7 @@ class Station:
 
     def _about(self, finished: _Finished, published_ns: int, line: LineState) -> _Said:
         if self._trigger is not None:
-            self._trigger.answer()
+            self._trigger.answer(finished.acquisition.request)
         frame, result = finished.acquisition.frame, finished.result
         age_ns = max(0, published_ns - frame.captured_ns)
         if result.error is not None:

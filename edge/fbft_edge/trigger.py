@@ -46,7 +46,7 @@ class SoftwareTrigger:
         """True while a trigger is not answered."""
         return self._pending is not None
 
-    def ask(self, trigger_id: str | None, asked_ns: int) -> None:
+    def ask(self, trigger_id: str | None, asked_ns: int) -> Request:
         """Take a trigger.
 
         Raises:
@@ -64,6 +64,7 @@ class SoftwareTrigger:
                     "wait for its message before the next trigger"
                 )
             self._pending, self._is_acquired = Request(trigger_id, asked_ns), False
+            return self._pending
 
     def acquire(self, frame: Frame) -> Request | None:
         """The trigger that a frame answers; None when it answers none and is to be let go."""
@@ -83,7 +84,14 @@ class SoftwareTrigger:
             self._pending = None
             return request
 
-    def answer(self) -> None:
-        """The trigger was answered, or withdrawn; the next one may come."""
+    def answer(self, request: Request | None) -> None:
+        """A trigger was answered; the next one may come. None: the frame answers no trigger."""
         with self._lock:
-            self._pending = None
+            if request is self._pending:
+                self._pending = None
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a trigger, unless a frame has been acquired for it, which will answer it."""
+        with self._lock:
+            if request is self._pending and not self._is_acquired:
+                self._pending = None

@@ -41,6 +41,20 @@ def raising(error: BaseException):
     return command
 
 
+@pytest.mark.parametrize(("name", "said"), [("fbft-infer", "done\n"), ("other", "done\ntorn down\n")])
+def test_a_line_whose_thread_never_came_back_ends_without_tearing_down_what_it_uses(name: str, said: str) -> None:
+    program = (
+        "import atexit, threading, time\n"
+        "from fbft_edge.exit_status import leave\n"
+        "atexit.register(print, 'torn down')\n"
+        f"threading.Thread(target=time.sleep, args=(60,), name={name!r}, daemon=True).start()\n"
+        "print('done')\n"
+        "leave(3)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, said, "")
+
+
 @pytest.mark.parametrize("status", [0, 1, 2])
 def test_a_command_that_ends_gives_its_own_status(status: int) -> None:
     assert exit_status("fbft-test", lambda: status) == status

@@ -14,7 +14,7 @@ import pytest
 
 from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.detectors.openvino import OpenVinoEngine
-from fbft_edge.priority import make_preferred, make_real_time, preferring_new_threads, start_background
+from fbft_edge.priority import make_preferred, make_real_time, preferring_new_threads
 from fbft_edge.publisher import ResultPublisher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux's threads have priorities of their own")
@@ -64,12 +64,6 @@ def test_a_thread_tells_what_it_was_granted() -> None:
 def test_a_thread_raises_itself_alone(own_priority: tuple[int, int]) -> None:
     assert in_a_thread(make_preferred) == ("nice -10", (os.SCHED_OTHER, -10))
     assert priority_of(threading.get_native_id()) == own_priority
-
-
-def test_background_work_is_behind_everything_else() -> None:
-    found: list[tuple[int, int]] = []
-    start_background(lambda: found.append(priority_of(threading.get_native_id())), "later").join()
-    assert found == [(os.SCHED_OTHER, 10)]
 
 
 @pytest.mark.usefixtures("granted")

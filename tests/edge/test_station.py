@@ -573,6 +573,28 @@ def test_a_camera_with_a_shutter_has_it_released_by_the_trigger() -> None:
     assert answer.trigger_id == "2"
 
 
+def test_a_shutter_that_opened_and_did_not_say_so_answers_its_own_trigger_and_no_other() -> None:
+    class Mute(FakeCamera):
+        def trigger(self) -> bool:
+            self.push(BAD)
+            assert detector.entered.wait(DEADLINE_S)
+            raise CameraError("no answer")
+
+    camera, chosen, detector = Mute(), settings(), FakeDetector()
+    with running([station := triggered(camera, chosen)], detector, chosen) as (_, recorder):
+        detector.gate.clear()
+        with pytest.raises(CameraError, match="no answer"):
+            station.trigger("1")
+        with pytest.raises(ArgumentError, match="has not answered trigger '1'"):
+            station.trigger("2")
+        detector.gate.set()
+        recorder.wait_for(lambda result: result.trigger_id == "1")
+        detector.entered.clear()
+        with pytest.raises(CameraError, match="no answer"):
+            station.trigger("3")
+        assert recorder.wait_for(lambda result: result.trigger_id == "3").verdict is Verdict.ANOMALOUS
+
+
 def test_behind_a_hardware_trigger_a_burst_of_parts_is_inspected_to_the_last() -> None:
     camera, chosen = FakeCamera(), settings()
     with running([Station(camera, chosen, "hardware")], FakeDetector(0.03), chosen) as (_, recorder):

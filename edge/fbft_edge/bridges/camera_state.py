@@ -8,10 +8,8 @@ Knows nothing about Modbus, OPC UA or MQTT.
 from __future__ import annotations
 
 import logging
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -25,7 +23,6 @@ from fbft_edge.subscriber import ResultSubscriber
 SILENT_PERIODS = 2
 MIN_SILENCE_S = 0.1  # less is a pause of the operating system, not of the line
 UNKNOWN_PERIOD_SILENCE_S = 2.0
-LEARNED_INTERVALS = 9
 TURN_S = 0.05
 JOIN_TIMEOUT_S = 5.0
 VERDICT_NUMBERS = {Verdict.FAULT: 0, Verdict.OK: 1, Verdict.ANOMALOUS: 2, Verdict.STALE: 3}
@@ -71,7 +68,7 @@ class Standing:
 
     @property
     def is_good(self) -> bool:
-        """True only for a new frame that lies within the thresholds."""
+        """True for a frame within the thresholds, as long as `stale_after_s` lets its verdict be repeated."""
         return self.verdict is Verdict.OK
 
 
@@ -80,7 +77,8 @@ class CameraState:
 
     Args:
         camera: The camera's name.
-        period_s: Between messages; None learns it from the stream, as the median of the last 9 intervals.
+        period_s: Between messages; None learns it as the mean since a session's first message; the grid is absolute, so that
+            late messages which come at once do not change it.
         clock: Seconds that only go forward.
     """
 
@@ -88,7 +86,7 @@ class CameraState:
         self.camera = camera
         self._given_period_s, self._clock = period_s, clock
         self._lock = threading.Lock()
-        self._intervals_s: deque[float] = deque(maxlen=LEARNED_INTERVALS)
+        self._first: Result | None = None
         self._message: Result | None = None
         self._frame: tuple[str, int] | None = None
         self._missed: tuple[str, str | None] | None = None
@@ -99,7 +97,8 @@ class CameraState:
         """Take note of a message; True when it brings the one result of a frame or of a trigger without a frame."""
         message = replace(message, mask=None, preview_jpeg=None)
         with self._lock:
-            self._learn_period(message)
+            if self._first is None or self._first.session != message.session:
+                self._first = message
             self._message, self._received_s = message, self._clock()
             self._lost += message.lost
             is_new = self._is_own(message)
@@ -124,17 +123,10 @@ class CameraState:
 
     @property
     def _period_s(self) -> float | None:
-        if self._given_period_s is not None or not self._intervals_s:
+        first, last = self._first, self._message
+        if self._given_period_s is not None or first is None or last is None or last.sequence <= first.sequence:
             return self._given_period_s
-        return statistics.median(self._intervals_s)
-
-    def _learn_period(self, message: Result) -> None:
-        last = self._message
-        if last is None or last.session != message.session:
-            self._intervals_s.clear()
-        elif message.sequence > last.sequence:
-            elapsed_s = (message.published_ns - last.published_ns) / 1e9
-            self._intervals_s.append(max(0.0, elapsed_s / (message.sequence - last.sequence)))
+        return max(0.0, (last.published_ns - first.published_ns) / 1e9 / (last.sequence - first.sequence))
 
     def _is_own(self, message: Result) -> bool:
         if message.verdict is Verdict.STALE:

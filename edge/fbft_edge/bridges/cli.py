@@ -31,7 +31,7 @@ def add_bridge(commands: Commands[argparse.ArgumentParser]) -> None:
         "bridge",
         help="show results to a PLC: Modbus TCP, OPC UA or MQTT",
         description="Read a publisher and show its results to a PLC until SIGINT or SIGTERM comes. Silence of more "
-        "than two periods is shown as a fault; only a new verdict ok is good.",
+        "than two periods is shown as a fault; only the verdict ok is good.",
     )
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     _add_modbus(kinds)

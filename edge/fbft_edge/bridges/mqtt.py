@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
 from fbft_edge.bridges.listening import is_loopback
-from fbft_edge.clock import now_ns
+from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 from fbft_edge.frame import Region, Verdict
@@ -222,7 +222,7 @@ class Uplink:
         while not self._stopping.is_set():
             if self._stay_connected():
                 retry_s = FIRST_RETRY_S
-            self._stopping.wait(retry_s)
+            wait_for(self._stopping, retry_s)
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
     def _stay_connected(self) -> bool:

@@ -5,6 +5,7 @@ Knows nothing about who pulls the trigger.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -37,6 +38,7 @@ class TriggerSender:
     def __init__(self, endpoint: str, *, server_key: Path | None = None, secret_key: Path | None = None) -> None:
         self._waiting: queue.Queue[tuple[str, Done] | None] = queue.Queue(MAX_WAITING)
         self._numbers = itertools.count(1)
+        self._is_closing = False
         self._client = CommandClient(endpoint, server_key=server_key, secret_key=secret_key)
         self._thread = threading.Thread(target=self._run, name="fbft-trigger", daemon=True)
         self._thread.start()
@@ -49,8 +51,10 @@ class TriggerSender:
             done(False)
 
     def close(self) -> None:
-        """End the thread, behind the triggers that wait."""
-        self._waiting.put(None)
+        """End the thread after the trigger that it is sending; those that wait are not taken."""
+        self._is_closing = True
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
         self._thread.join()
 
     def __enter__(self) -> TriggerSender:
@@ -65,7 +69,9 @@ class TriggerSender:
         with self._client:
             while (trigger := self._waiting.get()) is not None:
                 camera, done = trigger
-                done(self._is_taken(camera))
+                done(not self._is_closing and self._is_taken(camera))
+                if self._is_closing and self._waiting.empty():
+                    return
 
     def _is_taken(self, camera: str) -> bool:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -20,7 +21,15 @@ from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera,
 from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
 
-__all__ = ["Camera", "SourceLostError", "WatchedCamera", "camera_opener", "open_camera", "open_watched_camera"]
+__all__ = [
+    "Camera",
+    "SourceLostError",
+    "WatchedCamera",
+    "camera_opener",
+    "local_path",
+    "open_camera",
+    "open_watched_camera",
+]
 
 
 def open_watched_camera(
@@ -96,6 +105,16 @@ def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
     target, _, query = rest.partition("?")
     source, parsers = _SOURCES[scheme]
     return partial(source, unquote(target), name, **_options(without_password(uri), query, parsers))
+
+
+def local_path(uri: str) -> Path | None:
+    """What must be there for a camera to open, as far as it is on this machine's disk."""
+    scheme, separator, rest = uri.partition("://")
+    if uri.isdecimal():
+        return Path(f"/dev/video{int(uri)}")
+    if separator:
+        return Path(unquote(rest.partition("?")[0])) if scheme in ("v4l2", "file", "folder") else None
+    return None if uri.startswith("gstreamer:") else Path(uri)
 
 
 def _options(uri: str, query: str, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:

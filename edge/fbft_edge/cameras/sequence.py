@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 
-from fbft_edge.clock import now_ns
+from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame, Pixels
 from fbft_edge.pixel_format import PixelFormat, frame_size
@@ -101,8 +101,8 @@ class Pace:
             self._start_s = time.monotonic()
         due_s = self._start_s + self._steps / self._rate_hz
         self._steps += 1
-        return not self._ended.wait(due_s - time.monotonic())
+        return not wait_for(self._ended, due_s - time.monotonic())
 
     def end(self) -> None:
-        """Wake a waiting thread, and let nobody wait again."""
+        """Let a waiting thread go, within 50 ms, and nobody wait again."""
         self._ended.set()

@@ -14,6 +14,7 @@ import cv2
 
 from fbft_edge.cameras.camera import Camera, SourceLostError
 from fbft_edge.cameras.sequence import layout_text
+from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frame import Frame, Pixels
 from fbft_edge.pixel_format import PixelFormat, frame_size
@@ -159,7 +160,7 @@ class WatchedCamera:
 
     def _reopened(self) -> Camera | None:
         longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures, 10))
-        if self._closed.wait(random.uniform(FIRST_PAUSE_S, longest_s)):
+        if wait_for(self._closed, random.uniform(FIRST_PAUSE_S, longest_s)):
             return None
         self.reconnects += 1
         try:

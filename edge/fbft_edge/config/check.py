@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.cameras import camera_opener
+from fbft_edge.cameras import camera_opener, local_path
 from fbft_edge.cameras.video import without_password
 from fbft_edge.config import CameraConfig, LineConfig, problem_lines
 from fbft_edge.errors import CameraError, ConfigError, FbftError
@@ -126,7 +125,7 @@ def _opened_bundle(config: LineConfig) -> tuple[Bundle | None, str | None]:
 
 def _check_camera(camera: CameraConfig, bundle: Bundle | None) -> None:
     camera_opener(camera.uri)
-    path = _local_path(camera.uri)
+    path = local_path(camera.uri)
     if path is not None and not camera.wait and not path.exists():
         raise CameraError(f"{path} is not there; check the path, or set wait to true")
     if camera.wait and bundle is not None and len(bundle.frame_sizes) != 1:
@@ -134,16 +133,6 @@ def _check_camera(camera: CameraConfig, bundle: Bundle | None) -> None:
             f"it can be waited for only with a bundle of one frame size, and {bundle.path} has "
             f"{len(bundle.frame_sizes) or 'any'}; set wait to false, or fit with images of one size"
         )
-
-
-def _local_path(uri: str) -> Path | None:
-    """What must be there for a camera to open, as far as it is on this machine's disk."""
-    scheme, separator, rest = uri.partition("://")
-    if uri.isdecimal():
-        return Path(f"/dev/video{int(uri)}")
-    if separator:
-        return Path(unquote(rest.partition("?")[0])) if scheme in ("v4l2", "file", "folder") else None
-    return None if uri.startswith("gstreamer:") else Path(uri)
 
 
 def _check_endpoint(endpoint: str, is_allowed: bool) -> None:

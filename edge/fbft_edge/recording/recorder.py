@@ -18,10 +18,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError
 from fbft_edge.events import Published
 from fbft_edge.frame import Bool, Frame, Verdict
-from fbft_edge.priority import start_background
 from fbft_edge.recording.folder import RecordingFolder
 from fbft_edge.recording.recordings import Place, place_of, recording_files
 from fbft_edge.recording.retention import DAY_NS, Retention
@@ -134,7 +134,8 @@ class Recorder:
         self._last_drop: tuple[int, str] | None = None
         self._problem: str | None = None
         self._closing = threading.Event()
-        self._thread = start_background(self._work, "fbft-recorder")
+        self._thread = threading.Thread(target=self._work, name="fbft-recorder", daemon=True)
+        self._thread.start()
 
     def published(self, message: Published) -> None:
         """See `fbft_edge.events.Observer`; frame and mask are referred to, not copied."""
@@ -226,7 +227,7 @@ class Recorder:
                 result = action()
             except OSError as error:
                 self._report(f"{self._folder.path}: {error.strerror or error}")
-                if self._closing.wait(self._retry_s):
+                if wait_for(self._closing, self._retry_s):
                     return None
             else:
                 self._report(None)

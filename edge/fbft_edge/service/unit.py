@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from fbft_edge.cameras import local_path
 from fbft_edge.config import LineConfig
 from fbft_edge.errors import ArgumentError
 
@@ -170,6 +171,9 @@ def _read_paths(config: LineConfig) -> Iterator[Path]:
         yield from (key.absolute() for key in config.trust.keys)
     if config.curve is not None:
         yield from (config.curve.secret_key.absolute(), config.curve.clients.absolute())
+    for camera in config.cameras:
+        if (path := local_path(camera.uri)) is not None:
+            yield path.absolute()
 
 
 def _written_paths(config: LineConfig) -> list[Path]:

@@ -98,9 +98,17 @@ def test_a_camera_daemon_in_tmp_can_be_reached(uri: str, private: str) -> None:
     assert settings(line(uri))["PrivateTmp"] == private
 
 
-@pytest.mark.parametrize(("bundle", "protection"), [("/home/eva/part.fbft", "read-only"), ("/srv/part.fbft", "yes")])
-def test_homes_are_hidden_unless_something_lies_there(bundle: str, protection: str) -> None:
-    assert settings(line(bundle=Path(bundle)))["ProtectHome"] == protection
+@pytest.mark.parametrize(
+    ("bundle", "uri", "protection"),
+    [
+        ("/home/eva/part.fbft", "synthetic://", "read-only"),
+        ("/srv/part.fbft", "folder:///home/eva/pictures", "read-only"),
+        ("/srv/part.fbft", "file:///srv/clip.mp4", "yes"),
+        ("/srv/part.fbft", "0", "yes"),
+    ],
+)
+def test_homes_are_hidden_unless_something_lies_there(bundle: str, uri: str, protection: str) -> None:
+    assert settings(line(uri, bundle=Path(bundle)))["ProtectHome"] == protection
 
 
 @pytest.mark.parametrize(
@@ -110,8 +118,10 @@ def test_homes_are_hidden_unless_something_lies_there(bundle: str, protection: s
         line(publish=PublishConfig("ipc:///tmp/results")),
         line(recorder=RecorderConfig(Path("/var/tmp/recordings"))),
         line(curve=CurveConfig(Path("/tmp/line.key_secret"), Path("/etc/fbft-edge/clients"))),
+        line("folder:///tmp/pictures?fps=5"),
+        line("/var/tmp/clip.mp4"),
     ],
-    ids=["bundle", "socket", "recorder", "key"],
+    ids=["bundle", "socket", "recorder", "key", "folder", "video"],
 )
 def test_what_the_service_could_not_see_is_refused(config: LineConfig) -> None:
     with pytest.raises(ArgumentError, match="PrivateTmp"):
