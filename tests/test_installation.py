@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,10 @@ def test_a_refused_demo_leaves_nothing_behind(base: Path, tmp_path: Path) -> Non
 
 def test_the_doctor_names_the_missing_extras(base: Path, tmp_path: Path) -> None:
     assert "missing" in run(base, "fbft-edge", "doctor", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", ["fbft-edge", "fbft-export", "fbft-calibrate"])
+def test_every_command_says_its_version(command: str) -> None:
+    program = Path(sys.executable).with_name(command)
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said == f"{command} {version('fbft-edge')}\n"

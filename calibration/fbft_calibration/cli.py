@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _parser(preset: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fbft-calibrate", description="Learn what a good part looks like.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fbft-edge')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
     _add_threshold(commands)

@@ -9,6 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fbft-export", description="Build engines for a bundle and hold them to float32.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fbft-edge')}")
     parser.add_argument("bundle", type=Path, help="the bundle, NAME.fbft")
     parser.add_argument("--runtime", choices=list(PRECISIONS), default="openvino", help="default: %(default)s")
     parser.add_argument(

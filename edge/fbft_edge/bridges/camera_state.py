@@ -77,8 +77,8 @@ class CameraState:
 
     Args:
         camera: The camera's name.
-        period_s: Between messages; None learns it as the mean since a session's first message; the grid is absolute, so that
-            late messages which come at once do not change it.
+        period_s: Between messages; None learns it as the mean since a session's first message. The grid is absolute:
+            late messages that come at once do not change it.
         clock: Seconds that only go forward.
     """
 
