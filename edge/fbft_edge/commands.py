@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import zmq
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError, CommandError, FbftError
 from fbft_edge.message import printable
 from fbft_edge.security import (
@@ -60,7 +60,7 @@ class _Request:
     arguments: Mapping[str, Any]
 
 
-class CommandServer:
+class CommandServer(Closeable):
     """Answers requests in a thread of its own, from `start` on or as a context manager.
 
     Args:
@@ -126,11 +126,6 @@ class CommandServer:
     def __enter__(self) -> CommandServer:
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _serve(self) -> None:
         poller = zmq.Poller()
@@ -213,7 +208,7 @@ class CommandServer:
             return _refusal("internal error; the line's log says more")
 
 
-class CommandClient:
+class CommandClient(Closeable):
     """Sends commands to a line and waits for its answers; used by one thread at a time.
 
     Args:
@@ -279,14 +274,6 @@ class CommandClient:
         """Leave the line; may be called twice."""
         self._socket.close()
         self._context.term()
-
-    def __enter__(self) -> CommandClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _parsed(body: bytes) -> tuple[int | str | None, str, Mapping[str, Any]]:

@@ -14,10 +14,10 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
-from types import TracebackType
 
 import zmq
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import PublisherError
 from fbft_edge.priority import make_real_time, preferring_new_threads
 from fbft_edge.security import LINGER_MS, Connections, CurveServer, Gate, bind, check_bind, limit
@@ -33,7 +33,7 @@ MAX_SUBSCRIPTIONS = 200
 READ_SUBSCRIPTIONS = 1000
 
 
-class ResultPublisher:
+class ResultPublisher(Closeable):
     """Sends messages to whoever is subscribed; used by one thread at a time.
 
     Args:
@@ -104,14 +104,6 @@ class ResultPublisher:
         self._queue.put(None)
         self._thread.join()
         self._context.term()
-
-    def __enter__(self) -> ResultPublisher:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _send_all(self) -> None:
         make_real_time()

@@ -23,10 +23,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import zmq
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError
 from fbft_edge.publisher import DEFAULT_ENDPOINT
 from fbft_edge.result import MAX_MASK_BYTES, Result, decode_message
@@ -35,7 +35,7 @@ from fbft_edge.security import authenticate, connect, limit
 RECEIVE_QUEUE_MESSAGES = 64
 
 
-class ResultSubscriber:
+class ResultSubscriber(Closeable):
     """Receives and decodes results; an endless iterator and a context manager, used by one thread at a time.
 
     It may be started before the publisher, and finds a restarted one again by itself.
@@ -103,14 +103,6 @@ class ResultSubscriber:
             result = self.receive()
             if result is not None:
                 yield result
-
-    def __enter__(self) -> ResultSubscriber:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _is_readable(self, deadline_s: float | None) -> bool:
         wait_ms = None if deadline_s is None else max(0, round((deadline_s - time.monotonic()) * 1000))

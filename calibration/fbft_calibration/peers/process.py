@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import FbftError, PeerError
 from fbft_edge.frame import Detection, Float32, Uint8
 
@@ -71,7 +72,7 @@ class PeerCost:
     peak_memory_bytes: int
 
 
-class PeerProcess:
+class PeerProcess(Closeable):
     """A peer in a process of its own; itself a `Peer`.
 
     Args:
@@ -97,12 +98,6 @@ class PeerProcess:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> PeerProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def fit(self, nominal: Sequence[Path]) -> None:
         """See `Peer`.

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from types import TracebackType
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import MessageError
 from fbft_edge.frame import Verdict
 from fbft_edge.result import Result
@@ -161,7 +161,7 @@ def _fault_of(reason: str | None) -> Fault:
 Listener = Callable[[CameraState, Result], None]
 
 
-class Feed:
+class Feed(Closeable):
     """Receives messages in a thread of its own, from `start` on, and hands them to the cameras' states.
 
     Args:
@@ -200,14 +200,6 @@ class Feed:
         if self._thread.is_alive():
             self._thread.join(JOIN_TIMEOUT_S)
         self._subscriber.close()
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -133,7 +132,7 @@ class _Connection:
         self.has_ended = threading.Event()
 
 
-class Uplink:
+class Uplink(Closeable):
     """One camera's connection to the broker, found again by itself whenever it is lost.
 
     Args:
@@ -194,11 +193,6 @@ class Uplink:
     def __enter__(self) -> Uplink:
         self._thread.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refresh_result(self, client: Client) -> None:
         standing = self._state.standing()

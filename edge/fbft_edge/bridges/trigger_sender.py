@@ -11,9 +11,9 @@ import logging
 import queue
 import threading
 from pathlib import Path
-from types import TracebackType
 
 from fbft_edge.bridges.handshake import Done
+from fbft_edge.closeable import Closeable
 from fbft_edge.commands import CommandClient
 from fbft_edge.errors import CommandError
 
@@ -23,7 +23,7 @@ MAX_WAITING = 64
 _logger = logging.getLogger(__name__)
 
 
-class TriggerSender:
+class TriggerSender(Closeable):
     """Sends triggers, numbered from 1, from a thread of its own; without an answer within 1 s one was not taken.
 
     Args:
@@ -56,14 +56,6 @@ class TriggerSender:
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(None)
         self._thread.join()
-
-    def __enter__(self) -> TriggerSender:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         with self._client:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from fbft_edge.bundle import Bundle
+from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.errors import EngineError
 from fbft_edge.frame import Detection, Uint8
@@ -68,7 +69,7 @@ def open_detector(
     return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside)
 
 
-class DetectorPool(Generic[_D]):
+class DetectorPool(Closeable, Generic[_D]):
     """One detector per frame size, made from height and width when the size first occurs."""
 
     def __init__(self, make: Callable[[int, int], _D]) -> None:
@@ -84,12 +85,6 @@ class DetectorPool(Generic[_D]):
     def detect(self, pixels: Uint8) -> Detection:
         """Inspect a picture of any size, (height, width, 3) uint8 RGB."""
         return self.of(*pixels.shape[:2]).begin(pixels)()
-
-    def __enter__(self) -> DetectorPool[_D]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every detector."""

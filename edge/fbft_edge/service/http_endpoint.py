@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import PublisherError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def monitoring_pages(liveness: Liveness, telemetry: Telemetry) -> Pages:
     }
 
 
-class HttpEndpoint:
+class HttpEndpoint(Closeable):
     """Serves pages from a thread of its own until it is closed.
 
     Args:
@@ -94,14 +94,6 @@ class HttpEndpoint:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-
-    def __enter__(self) -> HttpEndpoint:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         self._loop.call_soon(self._resume)
