@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
 from fbft_edge.bridges.listening import is_loopback
 from fbft_edge.clock import now_ns, wait_for
+from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 from fbft_edge.frame import Region, Verdict
