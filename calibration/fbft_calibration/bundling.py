@@ -43,7 +43,7 @@ from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frame import Uint8
 from fbft_edge.manifest import TeacherIdentity
 from fbft_edge.tiling import LEAST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
-from fbft_export.engines import export_openvino
+from fbft_export.engines import export_openvino, hold_to_thresholds
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE
 from fbft_export.prototypes import save_prototypes
@@ -53,6 +53,7 @@ from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
 
 _MIN_FIT_IMAGES = 4
 _PARITY_TILES = 24
+_PROBE_TILE_PX = 224  # a multiple of every patch size from 7 to 32 that ViTs have
 _UNIT_IMAGES = 16
 
 
@@ -157,7 +158,7 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
 def calibrate(
     bundle: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, console: Console
 ) -> Bundle:
-    """Score held-out images with the bundle's own engine, set thresholds, write the report and seal.
+    """Score held-out images with the bundle's own engine, set thresholds, hold the engine to them, report and seal.
 
     Args:
         bundle: Exported.
@@ -181,7 +182,7 @@ def calibrate(
             console.print(line, highlight=False)
         bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
         write_report(bundle, held_out, detectors, bundle.path / REPORT)
-    return seal_bundle(bundle)
+    return hold_to_thresholds(seal_bundle(bundle))
 
 
 def _time_since(started: float) -> str:
@@ -205,7 +206,7 @@ def _teacher_and_geometry(
     height, width = nominal.sizes[0]
     scale = scale_factor(settings.scale, height, width)
     # The patch size is the teacher's; a probe without weights tells it before the tile size is chosen.
-    tile_px = 518 if settings.tile_px is None else settings.tile_px
+    tile_px = _PROBE_TILE_PX if settings.tile_px is None else settings.tile_px
     probe = load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, pretrained=False)
     grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
     if min(grid) < 2:

@@ -203,8 +203,9 @@ def seal_bundle(bundle: Bundle) -> Bundle:
 def building(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when the block ends well, and is gone when it does not.
 
-    What stood at `out` stays whole until then.
+    What stood at `out` stays whole until then. Where `out` is a link, what it points to is replaced.
     """
+    out = Path(os.path.realpath(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -217,17 +218,50 @@ def building(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def revising(bundle: Bundle) -> Iterator[Bundle]:
-    """A copy of a bundle to change and seal; it takes the bundle's place when the block ends well."""
+    """A copy of a bundle to change and seal; it takes the bundle's place when the block ends well.
+
+    Raises:
+        BundleError: The bundle holds what its manifest does not list, which sealing would vouch for, or a file was
+            altered since the bundle was opened.
+    """
+    _refuse_strangers(bundle)
     with building(bundle.path) as partial:
-        shutil.copytree(bundle.path, partial, dirs_exist_ok=True)
+        for name in bundle.files:
+            _copy_verified(bundle, name, partial / name)
+        for name in (MANIFEST, SIGNATURE):
+            if (bundle.path / name).is_file():
+                shutil.copyfile(bundle.path / name, partial / name)
         yield dataclasses.replace(bundle, path=partial)
+
+
+def _refuse_strangers(bundle: Bundle) -> None:
+    known = {*bundle.files, *_UNSEALED}
+    for file in sorted(bundle.path.rglob("*")):
+        name = file.relative_to(bundle.path).as_posix()
+        if name not in known and (file.is_symlink() or not file.is_dir()):
+            raise BundleError(f"{bundle.path} holds {name}, which its {MANIFEST} does not list; take it out first")
+
+
+def _copy_verified(bundle: Bundle, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with _verified_file(bundle.path, name) as source, target.open("wb") as copy:
+        while block := source.read(1 << 20):
+            digest.update(block)
+            copy.write(block)
+    _require_same(bundle.path / name, digest.hexdigest(), bundle.files[name])
 
 
 def _swap(partial: Path, out: Path) -> None:
     old = partial.with_name(f"{partial.name}.old")
     if out.exists():
         out.replace(old)
-    partial.replace(out)
+    try:
+        partial.replace(out)
+    except OSError:
+        if old.exists():
+            old.replace(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,9 @@ def stamped_parts(out: Path) -> list[DemoPart] | None:
     return parts if is_complete else None
 
 
-def _settings() -> dict[str, float]:
+def _settings() -> dict[str, str | float]:
     return {
+        "version": version("fbft-edge"),
         "generator_version": GENERATOR_VERSION,
         "side_px": _SIDE_PX,
         "num_nominal": _NUM_NOMINAL,

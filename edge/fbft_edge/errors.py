@@ -6,6 +6,7 @@ FbftError
 ├── ImageError       an image file cannot be read or written
 ├── BundleError      a bundle is missing, altered or does not fit the frames
 ├── EngineError      no engine can run the bundle's model here
+│   └── MapError     an engine's map holds values that are not numbers
 ├── CameraError      a camera cannot be opened or stopped delivering
 ├── RecordingError   recordings cannot be kept or read
 ├── MessageError     a received message is not a valid result
@@ -41,6 +42,10 @@ class BundleError(FbftError):
 
 class EngineError(FbftError):
     """No engine can run the bundle's model here."""
+
+
+class MapError(EngineError):
+    """An engine's map holds values that are not numbers, on which no verdict can stand."""
 
 
 class CameraError(FbftError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from rich.table import Table
 from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.selection import DetectorPool, open_detector
-from fbft_edge.errors import ArgumentError, ImageError
+from fbft_edge.errors import ArgumentError, ImageError, MapError
 from fbft_edge.frame import Detection, Uint8, Verdict
 from fbft_edge.images import image_paths, read_image, write_image
 from fbft_edge.pictures import Entry, card, contact_sheet, overlay
@@ -159,10 +158,10 @@ class _Writer:
         except ImageError as error:
             return self._line(path, None, Verdict.FAULT, str(error))
         height, width = pixels.shape[:2]
-        detection = detect(pixels)
-        if not (math.isfinite(detection.score) and math.isfinite(detection.peak)):
-            reason = f"score {detection.score}, peak {detection.peak}: not finite; check the engine"
-            return self._line(path, (height, width), Verdict.FAULT, reason)
+        try:
+            detection = detect(pixels)
+        except MapError as error:
+            return self._line(path, (height, width), Verdict.FAULT, str(error))
         self._write_pictures(name, pixels, detection)
         verdict = Verdict.ANOMALOUS if detection.is_anomalous else Verdict.OK
         return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import openvino
 from rich.console import Console
 
 from fbft_edge.bundle import ENGINES, GRAPH, Bundle, seal_bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.detectors.openvino import OpenVinoEngine, accepted_precision
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.sidecar import Sidecar, sidecars, write_sidecar
 from fbft_edge.tensorrt_library import NAMES
@@ -26,7 +26,7 @@ from fbft_export.cubins import write_cubins
 from fbft_export.device_parity import measure_device_parity, target_here
 from fbft_export.engine_report import update_report
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
-from fbft_export.parity import Parity, measure_parity
+from fbft_export.parity import OF_THRESHOLDS, Parity, measure_parity
 from fbft_export.tensorrt_builder import Plan, build_plan, offered_targets, require_targets, targets_by_plan
 
 _LEAST_MOST_TILES = 16
@@ -78,6 +78,27 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
     write_sidecar(bundle, sidecar)
     update_report(seal_bundle(bundle))  # the report has the engines that the manifest lists
     return seal_bundle(bundle), parity
+
+
+def hold_to_thresholds(bundle: Bundle) -> Bundle:
+    """Hold OpenVINO, at the precision that it runs here, to thresholds that were found anew.
+
+    What sidecars say of verdicts at the former thresholds is taken out.
+
+    Returns:
+        The bundle, sealed again.
+
+    Raises:
+        EngineError: The engine strays from the reference beyond tolerance, or a verdict flips.
+    """
+    for sidecar in sidecars(bundle):
+        places = {place: _without_verdicts(figures) for place, figures in sidecar.parity.items()}
+        write_sidecar(bundle, dataclasses.replace(sidecar, parity=places))
+    return export_openvino(seal_bundle(bundle), accepted_precision(bundle))[0]
+
+
+def _without_verdicts(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: figure for name, figure in figures.items() if name not in OF_THRESHOLDS}
 
 
 def export_tensorrt(

@@ -46,6 +46,10 @@ class Tolerance:
 TOLERANCES = {"bf16": Tolerance(0.06, 0.02), "fp16": Tolerance(0.02, 0.005), "f32": Tolerance(0.02, 0.005)}
 
 
+# Figures of `Parity` that hold at one pair of thresholds only.
+OF_THRESHOLDS = ("map_max_of_threshold", "verdict_flips")
+
+
 @dataclass(frozen=True, slots=True)
 class Parity:
     """Differences from the float32 reference, as fractions of the largest reference map value.

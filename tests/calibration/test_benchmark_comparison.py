@@ -14,6 +14,7 @@ from fbft_calibration.benchmark.comparison import (
     cautions,
     means_as_html,
     means_as_markdown,
+    mixed,
     shared_categories,
 )
 from fbft_calibration.benchmark.result import Run, write_result
@@ -86,6 +87,23 @@ def test_runs_without_a_common_category_are_refused(bright_run: Run, tmp_path: P
 def test_what_does_not_compare_is_said(bright_run: Run, change: dict[str, object], words: str) -> None:
     other = dataclasses.replace(bright_run, results=(dataclasses.replace(bright_run.results[0], **change),))
     assert [words in line for line in cautions([bright_run, other], shared_categories([bright_run, other]))] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"provenance": {"machine": "another"}}, "2 different machines"),
+        ({"provenance": {"commit": "another"}}, "2 different versions"),
+        ({"bundle": {"precision": "f32"}}, "2 different precisions"),
+    ],
+)
+def test_a_mean_over_what_was_measured_differently_is_said(
+    bright_run: Run, change: dict[str, dict[str, object]], words: str
+) -> None:
+    first = bright_run.results[0]
+    changed = {name: {**getattr(first, name), **values} for name, values in change.items()}
+    assert [words in line for line in mixed([first, dataclasses.replace(first, **changed)])] == [True]
+    assert mixed([first, first]) == []
 
 
 def test_equal_runs_need_no_caution(bright_run: Run) -> None:

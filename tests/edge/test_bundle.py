@@ -200,6 +200,40 @@ def test_a_revision_that_fails_leaves_the_bundle_and_nothing_else(bundle: Bundle
     assert files_beside(bundle.path) == [bundle.path.name]
 
 
+def revise(bundle: Bundle) -> None:
+    with revising(bundle) as copy:
+        seal_bundle(dataclasses.replace(copy, product="revised"))
+
+
+def test_a_revision_never_vouches_for_what_somebody_put_there(bundle: Bundle, tmp_path: Path) -> None:
+    foreign = bundle.path / ENGINES / "foreign.plan"
+    foreign.write_bytes(b"plan")
+    with pytest.raises(BundleError, match=r"holds engines/foreign\.plan, which its bundle\.json does not list"):
+        revise(bundle)
+    foreign.unlink()
+    (tmp_path / "secret").write_text("secret")
+    (bundle.path / "x").symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleError, match="holds x, which"):
+        revise(bundle)
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_revision_never_vouches_for_what_was_altered_since_the_bundle_was_opened(bundle: Bundle) -> None:
+    opened = open_bundle(bundle.path)
+    (bundle.path / GRAPH).write_bytes(b"contents of modem.onnx")
+    with pytest.raises(BundleError, match="was altered"):
+        revise(opened)
+    assert files_beside(bundle.path) == [bundle.path.name]
+
+
+def test_a_bundle_behind_a_link_is_revised_where_it_is(bundle: Bundle, tmp_path: Path) -> None:
+    link = tmp_path / "current.fbft"
+    link.symlink_to(bundle.path)
+    revise(open_bundle(link))
+    assert link.is_symlink()
+    assert open_bundle(link).product == open_bundle(bundle.path).product == "revised"
+
+
 def test_a_line_that_reads_while_the_bundle_is_replaced_always_finds_a_whole_one(bundle: Bundle) -> None:
     found: set[str] = set()
     done = threading.Event()

@@ -15,7 +15,7 @@ from rich.console import Console
 from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli import main
 from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.errors import ArgumentError, BundleError, ImageError
+from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frame import Detection, Uint8, Verdict
 from fbft_edge.images import read_image, write_image
 from fbft_edge.inspection import (
@@ -164,12 +164,17 @@ def test_an_unreadable_image_is_a_fault_with_its_reason_and_the_others_go_on(tmp
 
 def test_a_detection_that_is_not_finite_is_a_fault(tmp_path: Path) -> None:
     def detect(pixels: Uint8) -> Detection:
-        return Detection(float("nan"), 1.0, np.zeros(pixels.shape[:2], bool), (), False)
+        if pixels.shape[0] == 64:
+            raise MapError("the map holds values that are not numbers")
+        return Detection(0.0, 0.0, np.zeros(pixels.shape[:2], bool), (), False)
 
-    inspect_images(bundle(), [write_part(tmp_path / "a.png")], tmp_path / "out", detect)
-    (line,) = lines(tmp_path / "out")
+    write_image(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8))
+    inspect_images(bundle(), [tmp_path / "a.png", write_part(tmp_path / "b.png")], tmp_path / "out", detect)
+    first, second = lines(tmp_path / "out")
 
-    assert (line["verdict"], line["score"], line["mask"]) == ("fault", None, None)
+    assert (first["verdict"], first["score"], first["mask"]) == ("fault", None, None)
+    assert "not numbers" in first["reason"]
+    assert second["verdict"] == "ok"
 
 
 def test_files_of_the_same_name_keep_their_own_outputs(tmp_path: Path) -> None:
@@ -251,6 +256,19 @@ def test_one_detector_is_made_for_each_size() -> None:
 
     assert [detector.size for detector in made] == [(40, 50), (30, 20)]
     assert all(detector.is_closed for detector in made)
+
+
+def test_of_many_sizes_only_the_last_few_hold_a_model() -> None:
+    made: list[RedDetector] = []
+
+    def make(height: int, width: int) -> RedDetector:
+        made.append(RedDetector(height, width))
+        return made[-1]
+
+    with DetectorPool(make) as pool:
+        for height in (30, 31, 32, 30, 33, 34, 35):
+            pool.detect(np.zeros((height, 20, 3), np.uint8))
+        assert [detector.size[0] for detector in made if not detector.is_closed] == [30, 33, 34, 35]
 
 
 def test_sizes_that_the_thresholds_were_not_found_on_are_counted(tmp_path: Path) -> None:

@@ -66,10 +66,11 @@ def _named(run: Run, peers: Sequence[Run]) -> list[Run]:
 def _conditions(run: Run) -> Iterator[str]:
     """What is equal for all methods, and what is not."""
     fitted_on = sum(result.bundle["fitted_on"] for result in run.results)
+    kept = sum(result.bundle["thresholds"]["num_images"] for result in run.results)
     nominal = sum(result.counts["nominal"] for result in run.results)
     yield (
         "All methods were given the same good images and the same test images, and the same code made their figures. "
-        f"{_OURS} is fitted on {fitted_on} of the {nominal} good images and finds its thresholds on those it keeps; "
+        f"{_OURS} is fitted on {fitted_on} of the {nominal} good images and finds its thresholds on {kept} others; "
         "the others have no such thresholds and are fitted on all of them."
     )
     yield _COST

@@ -6,7 +6,7 @@ figures were found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -68,7 +68,7 @@ def shared_categories(runs: Sequence[Run]) -> list[str]:
 
 def cautions(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
     """A line for whatever keeps figures from being comparable."""
-    lines = []
+    lines = [f"{run.name}: {line}" for run in runs for line in mixed(run.results)]
     for name in shared:
         results = [_result(run, name) for run in runs]
         if len({result.data_sha256 for result in results}) > 1:
@@ -76,6 +76,21 @@ def cautions(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
         if len({str(result.provenance["machine"]) for result in results}) > 1:
             lines.append(f"{name} was not measured on the same machine in all runs; seconds do not compare")
     return lines
+
+
+def mixed(results: Sequence[CategoryResult]) -> list[str]:
+    """A line for whatever is not the same in all results of one run, so that their mean is of no one thing."""
+    kinds: dict[str, Callable[[CategoryResult], object]] = {
+        "versions": lambda result: (result.provenance.get("versions"), result.provenance.get("commit")),
+        "machines": lambda result: result.provenance["machine"],
+        "precisions": lambda result: result.bundle.get("precision"),
+    }
+    found = {kind: {str(of(result)) for result in results} for kind, of in kinds.items()}
+    return [
+        f"its categories were measured with {len(values)} different {kind}; --out of its own keeps runs apart"
+        for kind, values in found.items()
+        if len(values) > 1
+    ]
 
 
 def means_as_html(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:

@@ -51,6 +51,7 @@ def measure(
     pixel_size_mm: float | None,
     console: Console,
     *,
+    prepare: Callable[[Uint8], object] | None = None,
     has_thresholds: bool = True,
 ) -> Measured:
     """Inspect a category's test images and tally what is said about them; any detector will do.
@@ -63,6 +64,7 @@ def measure(
         album: Is offered every image.
         pixel_size_mm: Side of a pixel on the part, or None.
         console: Shows the progress bar.
+        prepare: Called with each picture before its time is taken, for what a line does once.
         has_thresholds: False for a detector whose detections flag nothing because it has no thresholds; figures at
             thresholds then mean nothing, and no image says whether it was flagged.
 
@@ -80,6 +82,8 @@ def measure(
         except ImageError as error:
             problems.append(f"{error}; it counts for no figure")
             continue
+        if prepare is not None:
+            prepare(pixels)
         started = time.perf_counter()
         detection, anomaly_map = detect(pixels)
         seconds = time.perf_counter() - started

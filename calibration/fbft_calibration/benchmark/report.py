@@ -16,6 +16,7 @@ from scipy.stats import beta
 
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
 from fbft_calibration.benchmark.charts import bar_chart, line_chart
+from fbft_calibration.benchmark.comparison import mixed
 from fbft_calibration.benchmark.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.benchmark.pictures import PANELS
 from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
@@ -139,6 +140,7 @@ def _page(run: Run) -> Iterator[str]:
         yield paragraph(in_words(run.results[0]), "lead")
     yield html_table(RESULT_HEADINGS, result_rows(run.results))
     yield paragraph(_conditions(run.results[0]), "note")
+    yield from (paragraph(f"Caution: {line}", "caution") for line in mixed(run.results))
     for result in run.results:
         yield from _category(result, run.folder, is_alone=is_alone)
 
@@ -299,6 +301,7 @@ def _markdown(run: Run) -> Iterator[str]:
     yield f"# {markdown_text(run.results[0].dataset)}: how well defects are found"
     yield markdown_table(RESULT_HEADINGS, result_rows(run.results))
     yield markdown_text(_conditions(run.results[0]))
+    yield from (markdown_text(f"Caution: {line}") for line in mixed(run.results))
     for result in run.results:
         yield f"## {markdown_text(result.category)}"
         yield markdown_text(in_words(result))

@@ -42,12 +42,11 @@ from fbft_calibration.peers.bundle_peer import peak_memory_bytes
 from fbft_edge.bundle import Bundle, file_sha256, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
 from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.errors import ArgumentError, BundleError, FbftError, ImageError, PeerError
+from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError, PeerError
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.images import image_paths, read_image
 
 _FIT = "fit.json"
-_MOST_SIZES = 4
 _PAPER_EPOCHS = 50
 _PAPER_BATCH_IMAGES = 4
 _PAPER_PATCHES = 74 * 74  # of an image of 1036x1036
@@ -140,7 +139,7 @@ def run_benchmark(
         console.print(f"{category.name}, {number} of {len(chosen)}", style="bold", markup=False)
         try:
             _finish(category, root, out, settings, console)
-        except (ArgumentError, ImageError, BundleError) as error:
+        except (ArgumentError, ImageError, BundleError, EngineError) as error:
             refused[category.name] = str(error)
             console.print(f"{category.name} cannot be measured: {error}", style="red", markup=False)
             continue
@@ -181,9 +180,13 @@ def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettin
         return
     bundle, fit_s = _fitted(category, root, out / category.name, settings, console)
     album = Album(bundle.require_thresholds().pixel)
-    with _Detectors(bundle) as detectors:
-        measured = measure(category, root, detectors.detect, album, settings.pixel_size_mm, console)
-    peak_memory, problems = None, list(measured.problems)
+    with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
+        measured = measure(
+            *(category, root, partial(_detect, detectors), album, settings.pixel_size_mm, console),
+            prepare=lambda pixels: detectors.of(*pixels.shape[:2]),
+        )
+    left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes["left_out"]]
+    peak_memory, problems = None, [*left_out, *measured.problems]
     try:
         peak_memory = peak_memory_bytes(bundle, read_image(measured.largest))
     except PeerError as error:
@@ -269,26 +272,8 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-class _Detectors:
-    """Detections with their maps, of pictures of any size; few sizes at a time, each holds a compiled model."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._pool = DetectorPool(partial(OpenVinoDetector, bundle))
-        self._sizes: set[tuple[int, int]] = set()
-
-    def __enter__(self) -> _Detectors:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.close()
-
-    def detect(self, pixels: Uint8) -> tuple[Detection, Float32]:
-        """See `measure`."""
-        size = pixels.shape[0], pixels.shape[1]
-        if size not in self._sizes and len(self._sizes) == _MOST_SIZES:
-            self._sizes.clear()
-            self._pool.close()
-        self._sizes.add(size)
-        detector = self._pool.of(*size)
-        anomaly_map = detector.map_of(pixels)
-        return detector.judge(anomaly_map), anomaly_map
+def _detect(detectors: DetectorPool[OpenVinoDetector], pixels: Uint8) -> tuple[Detection, Float32]:
+    """See `measure`."""
+    detector = detectors.of(*pixels.shape[:2])
+    anomaly_map = detector.map_of(pixels)
+    return detector.judge(anomaly_map), anomaly_map

@@ -7,7 +7,7 @@ copied. Knows nothing about cameras, rates or messages.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import Bundle
 from fbft_edge.cuda_driver import cuda_driver, first_gpu
-from fbft_edge.errors import EngineError
+from fbft_edge.errors import EngineError, MapError
 from fbft_edge.frame import Bool, Detection, Float32, Region
 from fbft_edge.kernels import read_cubins
 from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels
@@ -96,24 +96,40 @@ class CudaDetector:
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
         cubins = read_cubins(bundle, gpu.target)
-        self._context = self._driver.Device(0).retain_primary_context()
-        with self._current():
-            self._stream, self._copy_stream = self._driver.Stream(), self._driver.Stream()
-            self._device_kernels = DeviceKernels(self._driver, kernels, cubins)
-            self._engine = make_engine()
-            self._engine.bind(
-                self._device_kernels.address("tiles"), self._device_kernels.address("distances"), self.plan.num_tiles
-            )
-            self._frames = [DeviceFrame(self._driver, kernels, gpu.shares_memory) for _ in range(self.frames_in_flight)]
-            self._launches = [
-                [
-                    self._device_kernels.prepared(launch, frame)
-                    for launch in (kernels.tiles_launch, kernels.map_launch, kernels.score_launch)
-                ]
-                for frame in self._frames
-            ]
+        try:
+            self._context = self._driver.Device(0).retain_primary_context()
+            with self._current():
+                self._load(kernels, cubins, make_engine, shares_memory=gpu.shares_memory)
+        except self._driver.Error as error:
+            raise EngineError(
+                f"{gpu.name} cannot be used ({error}); see nvidia-smi for who else uses it, and how much memory is left"
+            ) from error
         self._turn = 0
         self.memory_bytes = {"activations": self._engine.memory_bytes, **kernels.memory_bytes(self.frames_in_flight)}
+
+    def _load(
+        self,
+        kernels: FrameKernels,
+        cubins: Mapping[str, bytes],
+        make_engine: Callable[[], DeviceEngine],
+        *,
+        shares_memory: bool,
+    ) -> None:
+        """Everything on the device, with its context current."""
+        self._stream, self._copy_stream = self._driver.Stream(), self._driver.Stream()
+        self._device_kernels = DeviceKernels(self._driver, kernels, cubins)
+        self._engine = make_engine()
+        self._engine.bind(
+            self._device_kernels.address("tiles"), self._device_kernels.address("distances"), self.plan.num_tiles
+        )
+        self._frames = [DeviceFrame(self._driver, kernels, shares_memory) for _ in range(self.frames_in_flight)]
+        self._launches = [
+            [
+                self._device_kernels.prepared(launch, frame)
+                for launch in (kernels.tiles_launch, kernels.map_launch, kernels.score_launch)
+            ]
+            for frame in self._frames
+        ]
 
     def begin(self, pixels: Pixels) -> Callable[[], Detection]:
         """Start one frame; what is returned waits for its detection. At most `frames_in_flight` at a time.
@@ -170,7 +186,7 @@ class CudaDetector:
     def _detection(self, frame: DeviceFrame) -> Detection:
         score, peak = (float(value) for value in self._finished(frame).host["result"])
         if not (np.isfinite(score) and np.isfinite(peak)):
-            raise EngineError("the engine's map holds values that are not numbers; export again with --precision f32")
+            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
         mask, regions = self._mask_and_regions(frame, peak)
         return Detection(score, peak, mask, regions, score > self._image_threshold or bool(regions))
 

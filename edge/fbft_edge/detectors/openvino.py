@@ -16,7 +16,7 @@ import openvino
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.detectors import Detector
-from fbft_edge.errors import EngineError
+from fbft_edge.errors import EngineError, MapError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
 from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
 from fbft_edge.scoring import find_regions, image_score
@@ -181,11 +181,11 @@ class OpenVinoDetector:
         """Score, mask and regions of a map at the bundle's thresholds.
 
         Raises:
-            EngineError: The map holds values that are not numbers, on which no verdict can stand.
+            MapError: The map holds values that are not numbers, on which no verdict can stand.
         """
         peak = float(anomaly_map.max())
         if not np.isfinite(peak) or not np.isfinite(anomaly_map.min()):
-            raise EngineError("the engine's map holds values that are not numbers; export again with --precision f32")
+            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
         score = image_score(anomaly_map)
         mask = anomaly_map > self._pixel_threshold
         regions = find_regions(mask, anomaly_map)

@@ -14,12 +14,13 @@ from typing import Generic, TypeVar
 from fbft_edge.bundle import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
-from fbft_edge.errors import EngineError
+from fbft_edge.errors import ArgumentError, EngineError
 from fbft_edge.frame import Detection, Uint8
 from fbft_edge.pixel_format import PixelFormat
 from fbft_edge.sidecar import Sidecar, sidecars
 
 CUDA_RUNTIMES = ("tensorrt", "tensorrt-rtx")
+MOST_SIZES = 4
 
 _D = TypeVar("_D", bound=Detector)
 
@@ -64,23 +65,27 @@ def open_detector(
     for runtime in (runtime for runtime in CUDA_RUNTIMES if runtime in held):
         try:
             return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here")
-        except EngineError as error:
+        except (EngineError, ArgumentError) as error:
             refusals.append(f"not {runtime}: {error}")
     return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside)
 
 
 class DetectorPool(Closeable, Generic[_D]):
-    """One detector per frame size, made from height and width when the size first occurs."""
+    """One detector per frame size, made from height and width; each holds a model, so only the last few are kept."""
 
     def __init__(self, make: Callable[[int, int], _D]) -> None:
         self._make = make
         self._detectors: dict[tuple[int, int], _D] = {}
 
     def of(self, height: int, width: int) -> _D:
-        """The detector of a frame size."""
-        if (height, width) not in self._detectors:
-            self._detectors[height, width] = self._make(height, width)
-        return self._detectors[height, width]
+        """The detector of a frame size, good until four others were asked for."""
+        detector = self._detectors.pop((height, width), None)
+        if detector is None:
+            while len(self._detectors) >= MOST_SIZES:
+                self._detectors.pop(next(iter(self._detectors))).close()
+            detector = self._make(height, width)
+        self._detectors[height, width] = detector
+        return detector
 
     def detect(self, pixels: Uint8) -> Detection:
         """Inspect a picture of any size, (height, width, 3) uint8 RGB."""

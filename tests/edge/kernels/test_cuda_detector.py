@@ -317,6 +317,15 @@ def test_a_map_that_is_not_a_number_is_never_called_nominal(bundle: Bundle, run_
         detector.detect(part(1))
 
 
+def test_a_gpu_without_memory_is_no_engine_rather_than_a_traceback(bundle: Bundle, run_on_host: Run) -> None:
+    class Full(Driver):
+        def mem_alloc(self, nbytes: int) -> int:
+            raise self.Error("cuMemAlloc failed: out of memory")
+
+    with pytest.raises(EngineError, match=r"this machine cannot be used \(cuMemAlloc failed: out of memory\)"):
+        cuda_detector(bundle, Full(run_on_host))
+
+
 def test_kernels_for_another_gpu_are_refused(bundle: Bundle, run_on_host: Run) -> None:
     with pytest.raises(EngineError, match=f"holds CUDA kernels for {TARGET}, not sm_120"):
         cuda_detector(bundle, Driver(run_on_host, capability=(12, 0)))
