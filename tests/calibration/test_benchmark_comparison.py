@@ -94,7 +94,7 @@ def test_what_does_not_compare_is_said(bright_run: Run, change: dict[str, object
     [
         ({"provenance": {"machine": "another"}}, "2 different machines"),
         ({"provenance": {"commit": "another"}}, "2 different versions"),
-        ({"bundle": {"precision": "f32"}}, "2 different precisions"),
+        ({"bundle": {"precision": "another"}}, "2 different precisions"),
     ],
 )
 def test_a_mean_over_what_was_measured_differently_is_said(

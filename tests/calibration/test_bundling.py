@@ -15,13 +15,14 @@ from fbft_calibration.bundling import BundleSettings, fit_bundle, scale_factor, 
 from fbft_calibration.dataset import scan_nominal
 from fbft_calibration.fit import FitSettings
 from fbft_calibration.threshold import measure_scores
-from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.bundle import Bundle, open_bundle, seal_bundle
+from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
 from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.drift import references_of
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.images import image_paths, read_image, write_image
 from fbft_edge.picture_statistics import picture_statistics
+from fbft_edge.sidecar import sidecars, write_sidecar
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -141,10 +142,23 @@ def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, f
     assert {name: reference.images for name, reference in found.items()} == dict.fromkeys(found, 20)
 
 
-def test_new_thresholds_change_nothing_but_themselves_and_the_report(copied: Bundle, fresh_folder: Path) -> None:
+def test_new_thresholds_change_nothing_but_themselves_the_report_and_what_engines_are_held_to(
+    copied: Bundle, fresh_folder: Path
+) -> None:
     bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
     changed = {name for name in bundle.files if bundle.files[name] != copied.files.get(name)}
-    assert (changed, bundle.teacher, bundle.tile) == ({"report.html"}, copied.teacher, copied.tile)
+    engine = f"engines/openvino-{accepted_precision(copied)}.json"
+    assert (changed, bundle.teacher, bundle.tile) == ({"report.html", engine}, copied.teacher, copied.tile)
+
+
+def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_folder: Path) -> None:
+    foreign = dataclasses.replace(sidecars(copied)[0], name="tensorrt-rtx-fp16", runtime="tensorrt-rtx")
+    write_sidecar(copied, foreign)
+    bundle = threshold_bundle(seal_bundle(copied).path, fresh_folder, 0.1, QUIET)
+    ours, theirs = (sidecar.parity["device"] for sidecar in sidecars(bundle))
+    assert ours["verdict_flips"] == 0
+    assert ours["map_max_of_threshold"] < 0.1
+    assert theirs == {name: ours[name] for name in ("num_tiles", "map_max", "map_mean", "score_max")}
 
 
 def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
@@ -191,16 +205,19 @@ def test_a_refused_rate_leaves_the_bundle_as_it_was(copied: Bundle, fresh_folder
     assert open_bundle(copied.path) == copied
 
 
-def test_a_seal_that_fails_leaves_the_bundle_as_it_was(copied: Bundle, fresh_folder: Path) -> None:
-    (copied.path / "bundle.json.partial").mkdir()
-    with pytest.raises((OSError, FbftError)):
+def test_a_seal_that_fails_leaves_the_bundle_as_it_was(
+    copied: Bundle, fresh_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal(bundle: Bundle) -> Bundle:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("fbft_calibration.bundling.seal_bundle", seal)
+    with pytest.raises(OSError, match="no space left"):
         threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
     assert open_bundle(copied.path) == copied
 
 
 def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_folder: Path) -> None:
-    from fbft_edge.bundle import seal_bundle
-
     seal_bundle(dataclasses.replace(copied, notes={}))
     with pytest.raises(BundleError):
         threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)

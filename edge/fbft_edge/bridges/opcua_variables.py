@@ -49,11 +49,7 @@ _SIDE_PX = 16384.0
 
 VARIABLES = (
     Variable("Verdict", "Int32", "of the newest message", states=_VERDICTS),
-    Variable(
-        "Good",
-        "Boolean",
-        "true for a frame within both thresholds, repeated for `stale_after_s`; count by `Results`",
-    ),
+    Variable("Good", "Boolean", "true for a frame within both thresholds, repeated for stale_after_s"),
     Variable("Score", "Double", "image score", unit="1", high=4.0),
     Variable("ImageThreshold", "Double", "scores above it are anomalous", unit="1", high=4.0),
     Variable("FrameId", "Int64", "which frame; -1: none"),
