@@ -73,6 +73,17 @@ def test_a_command_without_its_extra_names_the_remedy(
     assert (done.returncode, f'pip install "fbft-edge[{extra}]"' in done.stderr) == (2, True)
 
 
+def test_a_stream_without_its_extra_is_told_before_the_line_starts(base: Path, tmp_path: Path) -> None:
+    camera = '[[cameras]]\nname = "press-1"\nuri = "rtsp://line:secret@10.0.0.7/stream"\n'
+    (tmp_path / "line.toml").write_text(f'bundle = "none.fbft"\n{camera}')
+    done = run(base, "fbft-edge", "check-config", "line.toml", cwd=tmp_path)
+    assert (done.returncode, 'pip install "fbft-edge[rtsp]"' in done.stderr, "secret" in done.stderr) == (
+        2,
+        True,
+        False,
+    )
+
+
 def test_a_refused_demo_leaves_nothing_behind(base: Path, tmp_path: Path) -> None:
     run(base, "fbft-edge", "demo", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []

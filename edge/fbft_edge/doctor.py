@@ -40,6 +40,7 @@ _ENABLES = {
     "cuda": "the CUDA detector",
     "calibration": "fbft-calibrate and fbft-edge demo",
     "peers": "fbft-calibrate benchmark --peer, other methods beside ours",
+    "rtsp": "rtsp:// cameras",
     "gige": "gige:// cameras, with Aravis from the system (docs/cameras.md)",
     "modbus": "fbft-edge bridge modbus",
     "opcua": "fbft-edge bridge opcua",
@@ -148,7 +149,7 @@ def _cameras() -> Iterator[Finding]:
             "V4L2 cameras", State.MISSING, "no /dev/video*; connect a camera, or use a file, folder or stream"
         )
     for backend, enables in (
-        ("FFMPEG", "RTSP streams and video files"),
+        ("FFMPEG", "video files"),
         ("GStreamer", "csi:// cameras and gstreamer: pipelines"),
     ):
         if _is_built_in(backend):

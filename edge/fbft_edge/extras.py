@@ -15,6 +15,7 @@ EXTRAS = {
     "tensorrt-rtx": ("onnx", "onnxruntime", "safetensors", "cuda.core", "tensorrt_rtx"),
     "cuda": ("pycuda",),
     "gige": ("gi",),
+    "rtsp": ("av",),
     "calibration": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy"),
     "peers": ("anomalib",),
     "modbus": ("pymodbus",),

@@ -16,10 +16,12 @@ from fbft_edge.cameras.camera import Camera, SourceLostError
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
 from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
+from fbft_edge.cameras.stream import StreamCamera
 from fbft_edge.cameras.synthetic import SyntheticCamera
-from fbft_edge.cameras.video import DeviceCamera, StreamCamera, VideoFileCamera, without_password
+from fbft_edge.cameras.video import DeviceCamera, VideoFileCamera, without_password
 from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
+from fbft_edge.extras import require_extra
 
 __all__ = [
     "Camera",
@@ -85,6 +87,7 @@ def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
 
     Raises:
         CameraError: The URI is not understood.
+        ArgumentError: What reads such sources is not installed.
     """
     if uri.isdecimal():
         return partial(DeviceCamera, f"/dev/video{int(uri)}", name)
@@ -94,6 +97,7 @@ def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
     if not separator:
         return partial(VideoFileCamera, uri, name)
     if scheme in ("rtsp", "rtsps"):
+        require_extra("rtsp", f"{without_password(uri)}: a network stream")
         return partial(StreamCamera, uri, name)
     if scheme == "gstreamer":
         return partial(GStreamerCamera, unquote(rest), name)

@@ -9,12 +9,14 @@ from fractions import Fraction
 
 import cv2
 
-from fbft_edge.cameras.video import STREAM_TIMEOUT_MS, TIMEOUTS, LiveCamera
+from fbft_edge.cameras.video import LiveCamera
 from fbft_edge.errors import CameraError
 
 # The newest picture only: one that waits while the line is busy would be inspected late.
 SINK = "appsink drop=true max-buffers=1 sync=false"
+TIMEOUT_MS = 5000
 # OpenCV 4.6 (Debian 12, Ubuntu 24.04) refuses them, and waits for ever: opencv/opencv#22868.
+TIMEOUTS = dict.fromkeys((cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC), TIMEOUT_MS)
 _HAS_TIMEOUTS = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 7)
 
 
@@ -41,7 +43,7 @@ class GStreamerCamera(LiveCamera):
         super().__init__(complete_pipeline(pipeline), name, cv2.CAP_GSTREAMER, TIMEOUTS if _HAS_TIMEOUTS else {})
 
     def _remedy(self) -> str:
-        return f"waited up to {STREAM_TIMEOUT_MS // 1000} s; try it with gst-launch-1.0, which says why"
+        return f"waited up to {TIMEOUT_MS // 1000} s; try it with gst-launch-1.0, which says why"
 
 
 class CsiCamera(GStreamerCamera):

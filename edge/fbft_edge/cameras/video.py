@@ -1,4 +1,4 @@
-"""OpenCV's sources as cameras: devices, network streams and video files.
+"""OpenCV's sources as cameras: devices and video files.
 
 Knows nothing about the URI that named them.
 """
@@ -24,9 +24,6 @@ from fbft_edge.errors import CameraError
 from fbft_edge.frame import Frame, Pixels
 from fbft_edge.opencv_text import without_surrogates
 from fbft_edge.pixel_format import PixelFormat
-
-STREAM_TIMEOUT_MS = 5000
-TIMEOUTS = dict.fromkeys((cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC), STREAM_TIMEOUT_MS)
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
@@ -135,20 +132,6 @@ class DeviceCamera(LiveCamera):
                 f"camera {name!r}: {path} sends {self.size[0]}x{self.size[1]} pixels (height x width) where "
                 f"{height or 'any'}x{width or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
             )
-
-
-class StreamCamera(LiveCamera):
-    """A network stream.
-
-    Raises:
-        CameraError: Nobody answers there within 5 s, or no frame comes.
-    """
-
-    def __init__(self, url: str, name: str) -> None:
-        super().__init__(url, name, cv2.CAP_FFMPEG, TIMEOUTS)
-
-    def _remedy(self) -> str:
-        return f"waited up to {STREAM_TIMEOUT_MS // 1000} s; check address, password and network (try ffplay)"
 
 
 class VideoFileCamera(SequenceCamera):
