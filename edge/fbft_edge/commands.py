@@ -86,7 +86,7 @@ class CommandServer(Closeable):
         long: Collection[str] = (),
         curve: CurveServer | None = None,
     ) -> None:
-        check_bind(endpoint, insecure=False, curve=curve)  # nobody commands unknown
+        check_bind(endpoint, insecure=False, curve=curve)  # never in clear text beyond this machine
         self._handlers, self._long = handlers, long
         self._long_running = ""
         self._malformed = 0
