@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -215,6 +215,21 @@ class DriftMonitor:
     def readings(self) -> Mapping[str, Mapping[str, Reading]]:
         """By camera and statistic."""
         return self._comparison.readings
+
+    def alarms(self) -> dict[tuple[str, ...], float]:
+        """1 or 0 by camera and statistic; any thread may ask."""
+        return self._of_each(lambda reading: reading.is_alarm)
+
+    def medians(self) -> dict[tuple[str, ...], float]:
+        """Of the window's frames, by camera and statistic; any thread may ask."""
+        return self._of_each(lambda reading: reading.median)
+
+    def _of_each(self, value: Callable[[Reading], float]) -> dict[tuple[str, ...], float]:
+        return {
+            (camera, name): float(value(reading))
+            for camera, readings in self.readings.items()
+            for name, reading in readings.items()
+        }
 
     def close(self) -> None:
         """End; may be called twice."""

@@ -38,6 +38,7 @@ from fbft_edge.service.telemetry import Telemetry
 
 SHOW_EVERY_S = 0.25
 HUNG_AFTER_S = 60.0
+DRIFT_LABELS = ("camera", "statistic")
 
 _logger = logging.getLogger(__name__)
 
@@ -196,6 +197,9 @@ class _Line:
         )
         add("fbft_refused_connections", "Connections that were not let in.", publisher.refused, "cause")
         add("fbft_messages_dropped", "Messages that no subscriber got.", publisher.dropped, "cause")
+        if (drift := self._drift) is not None:
+            self._telemetry.add_gauge("fbft_drift_alarm", "1 while it is drift.", drift.alarms, DRIFT_LABELS)
+            self._telemetry.add_gauge("fbft_drift_median", "Over the window's frames.", drift.medians, DRIFT_LABELS)
         if (recorder := self._recorder) is not None:
             add(
                 "fbft_recordings",

@@ -35,6 +35,7 @@ STAGES = ("waited", "inferred", "encoded")
 HEALTH_STATES = ("ok", "degraded", "fault")
 
 Counts = Callable[[], Mapping[str, int]]
+Values = Callable[[], Mapping[tuple[str, ...], float]]
 
 
 class _Histogram:
@@ -93,10 +94,11 @@ class _Totals:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
+    family: Callable[..., CounterMetricFamily | GaugeMetricFamily]
     name: str
     documentation: str
-    label: str
-    counts: Counts
+    labels: tuple[str, ...]
+    values: Values
 
 
 class Telemetry(Collector):
@@ -129,7 +131,22 @@ class Telemetry(Collector):
             counts: Asked at each scrape, from its thread: running totals by value of the label.
             label: The one label's name.
         """
-        self._sources.append(_Source(name, documentation, label, counts))
+
+        def values() -> Mapping[tuple[str, ...], float]:
+            return {(value,): count for value, count in counts().items()}
+
+        self._sources.append(_Source(CounterMetricFamily, name, documentation, (label,), values))
+
+    def add_gauge(self, name: str, documentation: str, values: Values, labels: tuple[str, ...]) -> None:
+        """Show how another part stands.
+
+        Args:
+            name: Of the metric.
+            documentation: One line.
+            values: Asked at each scrape, from its thread: by the labels' values.
+            labels: Their names.
+        """
+        self._sources.append(_Source(GaugeMetricFamily, name, documentation, labels, values))
 
     def published(self, message: Published) -> None:
         """See `fbft_edge.events.Observer`."""
@@ -152,9 +169,9 @@ class Telemetry(Collector):
         yield _messages(totals)
         yield _health(totals)
         for source in self._sources:
-            family = CounterMetricFamily(source.name, source.documentation, labels=(source.label,))
-            for value, count in source.counts().items():
-                family.add_metric((value,), count)
+            family = source.family(source.name, source.documentation, labels=source.labels)
+            for labels, value in source.values().items():
+                family.add_metric(labels, value)
             yield family
 
     def describe(self) -> list[Metric]:

@@ -139,6 +139,14 @@ def test_what_others_count_is_asked_at_each_scrape(telemetry: Telemetry) -> None
     assert (before, samples(telemetry)["fbft_camera_reconnects_total", "press-1"]) == (0, 3)
 
 
+def test_how_others_stand_is_asked_at_each_scrape(telemetry: Telemetry) -> None:
+    medians = {("press-1", "level"): 111.5}
+    telemetry.add_gauge("fbft_drift_median", "Over the window's frames.", lambda: medians, ("camera", "statistic"))
+    assert samples(telemetry)["fbft_drift_median", "press-1", "level"] == 111.5
+    medians["press-1", "level"] = 98.0
+    assert samples(telemetry)["fbft_drift_median", "press-1", "level"] == 98.0
+
+
 def test_counting_keeps_nothing_of_a_message(telemetry: Telemetry, messages: MessageSource) -> None:
     source = messages("press-1")
     for _ in range(10):
