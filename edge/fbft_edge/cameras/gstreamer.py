@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import cv2
 
-from fbft_edge.cameras.video import LiveCamera
+from fbft_edge.cameras.video import LiveCamera, open_capture
 from fbft_edge.errors import CameraError
 
 # The newest picture only: one that waits while the line is busy would be inspected late.
@@ -40,7 +40,8 @@ class GStreamerCamera(LiveCamera):
                 f"({cv2.__version__}) was not, as none from PyPI; pip uninstall opencv-python-headless, and use the "
                 "system's (python3-opencv, on a Jetson that of JetPack) in an environment with --system-site-packages"
             )
-        super().__init__(complete_pipeline(pipeline), name, cv2.CAP_GSTREAMER, TIMEOUTS if _HAS_TIMEOUTS else {})
+        source = complete_pipeline(pipeline)
+        super().__init__(source, name, open_capture(source, cv2.CAP_GSTREAMER, TIMEOUTS if _HAS_TIMEOUTS else {}))
 
     def _remedy(self) -> str:
         return f"waited up to {TIMEOUT_MS // 1000} s; try it with gst-launch-1.0, which says why"

@@ -6,26 +6,20 @@ mid-stream would be judged. Imports PyAV when a stream is opened. Knows nothing 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from fbft_edge.cameras.camera import SourceLostError
-from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
-from fbft_edge.cameras.video import without_password
+from fbft_edge.cameras.video import LiveCamera, without_password
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Pixels, Uint8
+from fbft_edge.frame import Uint8
 from fbft_edge.opencv_text import without_surrogates
-from fbft_edge.pixel_format import PixelFormat
 
 TIMEOUT_S = 5
 # TCP, as firewalls let it through and nothing is lost; what came in part is not decoded.
 OPTIONS = {"rtsp_transport": "tcp", "fflags": "discardcorrupt"}
 
 
-class StreamCamera(SequenceCamera):
+class StreamCamera(LiveCamera):
     """A network stream.
 
     Args:
@@ -37,63 +31,47 @@ class StreamCamera(SequenceCamera):
     """
 
     def __init__(self, url: str, name: str) -> None:
+        super().__init__(url, name, _opened(url))
+
+    def _remedy(self) -> str:
+        return f"waited up to {TIMEOUT_S} s; check address, password and network (try ffplay)"
+
+
+class _StreamCapture:
+    """See `fbft_edge.cameras.video.Capture`; each picture is BGR and has its own size."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+        self._pictures = self._decoded()
+
+    def read(self) -> tuple[bool, Uint8 | None]:
+        picture = next(self._pictures, None)
+        return picture is not None, picture
+
+    def release(self) -> None:
+        self._container.close()
+
+    def _decoded(self) -> Iterator[Uint8]:
+        """Whole pictures until the stream ends or falls silent; packets that cannot be decoded are left out."""
         import av
 
-        self._label = f"camera {name!r} at {without_password(url)}"
-        self._lock = threading.Lock()
-        self._is_closed = False
-        if without_surrogates(url) != url:
-            raise CameraError(f"{self._label} is not UTF-8; rename it")
-        try:
-            self._container = av.open(url, options=OPTIONS, timeout=TIMEOUT_S)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise CameraError(f"{self._label} cannot be opened; {_REMEDY}") from error
-        self._frames = self._decoded(av)
-        pixels = self._next()
-        self._sequence = FrameSequence(name, pixels.shape[:2], PixelFormat.BGR8)
-
-    def read(self) -> Frame | None:
-        """Wait for the next frame; None once closed.
-
-        Raises:
-            SourceLostError: The source stopped delivering.
-            CameraError: A frame of another size came.
-        """
-        with self._lock:
-            if self._is_closed:
-                return None
-            pixels = self._next()
-            return self._sequence.frame(pixels)
-
-    def close(self) -> None:
-        """Give the source back, once a `read` in progress has ended."""
-        with self._lock:
-            self._is_closed = True
-            self._container.close()
-
-    def _next(self) -> Pixels:
-        pixels = next(self._frames, None)
-        if pixels is None:
-            self._container.close()
-            raise SourceLostError(f"{self._label} delivers no frame; {_REMEDY}")
-        return pixels
-
-    def _decoded(self, av: Any) -> Iterator[Pixels]:
-        """Whole pictures until the stream ends or falls silent; packets that cannot be decoded are left out."""
         try:
             for packet in self._container.demux(video=0):
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
                     continue
-                yield from (_pixels(frame) for frame in frames if not frame.is_corrupt)
+                yield from (frame.to_ndarray(format="bgr24") for frame in frames if not frame.is_corrupt)
         except (av.FFmpegError, OSError, IndexError):
             return
 
 
-def _pixels(frame: Any) -> Uint8:
-    """(height, width, 3) uint8 BGR at the frame's own size."""
-    return np.ascontiguousarray(frame.to_ndarray(format="bgr24"), np.uint8)
+def _opened(url: str) -> _StreamCapture | None:
+    import av
 
-
-_REMEDY = f"waited up to {TIMEOUT_S} s; check address, password and network (try ffplay)"
+    if without_surrogates(url) != url:
+        raise CameraError(f"{without_password(url)!r} is not UTF-8, which FFmpeg cannot open; rename it")
+    try:
+        return _StreamCapture(av.open(url, options=OPTIONS, timeout=TIMEOUT_S))
+    except (av.FFmpegError, OSError, ValueError):
+        return None

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 # Both are read when the first source is opened: FFmpeg's own lines off, and 5 s for a silent device.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -30,24 +31,34 @@ _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.
 _SILENT = 0
 
 
+class Capture(Protocol):
+    """What reads a source; `cv2.VideoCapture` is one."""
+
+    def read(self) -> tuple[bool, Any]:
+        """Wait for the next picture: whether there is one, and its pixels."""
+        ...
+
+    def release(self) -> None:
+        """Give the source back; may be called twice."""
+        ...
+
+
 class LiveCamera(SequenceCamera):
-    """A source that delivers when it wants to, read through OpenCV.
+    """A source that delivers when it wants to.
 
     Args:
-        source: What OpenCV opens.
+        source: Where it is, for messages.
         name: The camera's name.
-        backend: OpenCV's number of the library that reads the source.
-        parameters: Values of OpenCV properties to open it with.
+        capture: What reads it; None when it cannot be opened.
 
     Raises:
         CameraError: It cannot be opened, or delivers no frame.
     """
 
-    def __init__(self, source: str, name: str, backend: int, parameters: Mapping[int, int] | None = None) -> None:
+    def __init__(self, source: str, name: str, capture: Capture | None) -> None:
         self._label = f"camera {name!r} at {without_password(source)}"
         self._lock = threading.Lock()
         self._is_closed = False
-        capture = _opened(source, backend, parameters or {})
         if capture is None:
             raise CameraError(f"{self._label} cannot be opened; {self._remedy()}")
         self._capture = capture
@@ -125,7 +136,8 @@ class DeviceCamera(LiveCamera):
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: fps,
         }
-        super().__init__(path, name, cv2.CAP_V4L2, {key: value for key, value in asked.items() if value is not None})
+        parameters = {key: value for key, value in asked.items() if value is not None}
+        super().__init__(path, name, open_capture(path, cv2.CAP_V4L2, parameters))
         if (height or self.size[0], width or self.size[1]) != self.size:
             self.close()
             raise CameraError(
@@ -150,7 +162,7 @@ class VideoFileCamera(SequenceCamera):
         if not Path(path).is_file():
             hint = f"write folder://{path} for images" if Path(path).is_dir() else "check the path"
             raise CameraError(f"camera {name!r}: {path} is not a file; {hint}")
-        capture = _opened(path, cv2.CAP_FFMPEG, {})
+        capture = open_capture(path, cv2.CAP_FFMPEG, {})
         self._ahead = _frame(capture) if capture is not None else None
         if capture is None or self._ahead is None:
             raise CameraError(f"camera {name!r}: {path} is not a readable video; play it with ffplay to see why")
@@ -188,7 +200,7 @@ class VideoFileCamera(SequenceCamera):
         return pixels
 
     def _rewound(self) -> tuple[cv2.VideoCapture, Pixels]:
-        capture = _opened(self._path, cv2.CAP_FFMPEG, {})
+        capture = open_capture(self._path, cv2.CAP_FFMPEG, {})
         pixels = _frame(capture) if capture is not None else None
         if capture is None or pixels is None:
             raise CameraError(f"camera {self.name!r}: {self._path} cannot be started again; check that it is there")
@@ -202,7 +214,12 @@ def without_password(url: str) -> str:
     return re.sub(r"//(?:[^/?@\s]*:[^?\s]*|[^/]*)@", "//***@", shown)
 
 
-def _opened(source: str, backend: int, parameters: Mapping[int, int]) -> cv2.VideoCapture | None:
+def open_capture(source: str, backend: int, parameters: Mapping[int, int]) -> cv2.VideoCapture | None:
+    """A source opened by OpenCV, with values of its properties; None when that cannot be.
+
+    Raises:
+        CameraError: Its name is not UTF-8.
+    """
     if without_surrogates(source) != source:
         raise CameraError(f"{without_password(source)!r} is not UTF-8, which OpenCV cannot open; rename it")
     level = _set_log_level(_SILENT)
@@ -213,9 +230,9 @@ def _opened(source: str, backend: int, parameters: Mapping[int, int]) -> cv2.Vid
     return capture if capture.isOpened() else None
 
 
-def _frame(capture: cv2.VideoCapture) -> Pixels | None:
+def _frame(capture: Capture) -> Pixels | None:
     done, pixels = capture.read()
-    return np.ascontiguousarray(pixels) if done else None  # type: ignore[return-value]  # OpenCV's stubs allow floats
+    return np.ascontiguousarray(pixels) if done else None
 
 
 def _pixel_format(pixels: Pixels) -> PixelFormat | None:
