@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from fbft_export.graph import PatchDistanceModel
 
-PATCH_PX, OVERLAP_PATCHES = 14, 1
+PATCH_PX, OVERLAP_PATCHES, NUM_PROTOTYPES = 14, 1, 1024
 FRAME_SIZES = ((1036, 1036), (2072, 2072), (3000, 4096))
 TEACHERS = {"ViT-S/14": "dinov2-small-reg", "ViT-B/14": "dinov2-base-reg"}
 # (height, width, tile_px, patch_px, overlap, scale): odd sizes, small frames, other patches, both kinds of scale.
@@ -348,7 +348,10 @@ def acceptance_bundle(
     folder: Path, teacher_name: str, height: int, width: int, gpu: Gpu
 ) -> tuple[Bundle, PatchDistanceModel]:
     """A bundle with random weights, kernels for this GPU, and no graph yet."""
+    import torch
+
     from fbft_export.graph import PatchDistanceModel
+    from fbft_export.prototypes import Prototypes
     from fbft_export.students import Students
     from fbft_export.teacher import load_teacher
 
@@ -365,7 +368,8 @@ def acceptance_bundle(
         thresholds=Thresholds(4.0, 4.0, 0.01, 0.01, 0.01, 1),
     )
     write_cubins(bundle, [gpu.target])
-    return seal_bundle(bundle), PatchDistanceModel(teacher, Students(teacher.embed_dim))
+    directions = torch.nn.functional.normalize(torch.randn(NUM_PROTOTYPES, teacher.embed_dim), dim=-1)
+    return seal_bundle(bundle), PatchDistanceModel(teacher, Students(teacher.embed_dim), Prototypes(directions))
 
 
 def engine_for_acceptance(
@@ -468,14 +472,15 @@ class CapturedGraph:
 
 
 def frame_flops(model: PatchDistanceModel, num_tiles: int) -> int:
-    """FLOPs of one frame's matrix products: patch embedding, blocks up to k, both students."""
+    """FLOPs of one frame's matrix products: patch embedding, blocks up to k, both students, prototypes."""
     teacher = model.teacher
     patches = (teacher.tile_px // teacher.patch_px) ** 2
     tokens, width, blocks = patches + teacher.vit.num_prefix_tokens, teacher.embed_dim, teacher.blocks[1] + 1
     embedding = 2 * patches * width * 3 * teacher.patch_px**2
     per_block = 24 * tokens * width**2 + 4 * tokens**2 * width
     students = 2 * 3 * 2 * patches * width**2
-    return int(num_tiles * (embedding + blocks * per_block + students))
+    prototypes = 2 * patches * width * NUM_PROTOTYPES
+    return int(num_tiles * (embedding + blocks * per_block + students + prototypes))
 
 
 def _commit() -> str:

@@ -52,7 +52,7 @@ from fbft_export.teacher import NAMED_TEACHERS, Teacher, load_teacher
 Blocks = tuple[int, int]
 
 DEFAULTS = BundleSettings()
-PROTOTYPES = 1024
+DEFAULT_DISTANCE = "root-of-prototypes"  # what `fbft-calibrate fit` makes
 # From forward, backward and squared prototype distance, (patches,) each, to the patch distance.
 DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "with-prototypes": lambda forward, backward, nominal: (forward * backward).sqrt() * nominal,
@@ -64,13 +64,13 @@ DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.
     "root-of-prototypes": lambda forward, backward, nominal: (forward * backward * nominal).sqrt(),
     "product-times-prototypes": lambda forward, backward, nominal: forward * backward * nominal,
 }
-# From the patch grid of a frame, with prototypes, and the mean and the deviation of nominal ones, to another.
+# From the patch grid of a frame, `with-prototypes`, and the mean and the deviation of nominal ones, to another.
 GRIDS: dict[str, Callable[[Float32, Float32, Float32], Float32]] = {
     "minus-median": lambda grid, mean, deviation: grid - np.median(grid),
     "over-position": lambda grid, mean, deviation: grid / mean,
     "z-position": lambda grid, mean, deviation: (grid - mean) / deviation,
 }
-# Sums of the maps with prototypes, each in units of its nominal mean: over all --blocks, over all scales and tiles.
+# Sums of the maps `with-prototypes`, each in units of its nominal mean: over all --blocks, over all scales and tiles.
 SUMS = ("pairs", "scales")
 NAMES = (*DISTANCES, *GRIDS, *SUMS)
 NO_PROTOTYPES = frozenset({"product", "sum", "forward", "backward"})
@@ -181,7 +181,7 @@ class Trial:
         if unknown := sorted(set(self.names) - set(NAMES)):
             raise ArgumentError(f"there is no variant {', '.join(unknown)}; choose from {', '.join(NAMES)}")
         self.steps = args.steps or [DEFAULTS.students.steps]
-        self.counts = args.prototypes or [PROTOTYPES]
+        self.counts = args.prototypes or [DEFAULTS.prototypes]
         if min(*self.steps, *self.counts, args.most_nominal, args.seed + 1) < 1:
             raise ArgumentError("--steps, --prototypes and --most-nominal must be at least 1, --seed at least 0")
         pairs = [_blocks(text) for text in args.blocks] if args.blocks else [None]
@@ -196,7 +196,7 @@ class Trial:
         sides = product(args.scale or [DEFAULTS.scale], args.tile or [None])
         self.plans = [(scale, self.plan(scale, tile_px)) for scale, tile_px in sides]
         own = NAMED_TEACHERS[args.teacher].blocks if args.teacher in NAMED_TEACHERS else self.pairs[0]
-        self.default_flops = self.flops(self.plan(DEFAULTS.scale, None), own, "product", 0)
+        self.default_flops = self.flops(self.plan(DEFAULTS.scale, None), own, DEFAULT_DISTANCE, DEFAULTS.prototypes)
 
     def rows(self) -> Iterator[str]:
         """Markdown lines, each as soon as it is known."""
@@ -207,8 +207,8 @@ class Trial:
             view = self.view(scale, plan)
             found: list[Scored] = []
             for blocks in self.pairs:
-                defaults = yield from self.fits(view, blocks)
-                found.append(defaults[0])
+                fitted = yield from self.fits(view, blocks)
+                found.append(fitted[0])
             if "pairs" in self.names and len(found) > 1:
                 teacher = self.teacher_flops(view.plan, max(self.needed))
                 shared = sum(self.teacher_flops(view.plan, k) for _, k in self.pairs) - teacher
@@ -218,23 +218,23 @@ class Trial:
             yield self.row("scales", firsts)
 
     def fits(self, view: View, blocks: Blocks) -> Generator[str, None, list[Scored]]:
-        """Lines of one pair of blocks on one view; returns those with prototypes, by steps and count."""
+        """Lines of one pair of blocks on one view; returns those `with-prototypes`, by steps and count."""
         fit_images, _ = self.nominal.split(DEFAULTS.held_out, self.args.seed)
         f_j, f_k = view.patches([image.path for image in fit_images], blocks)
-        defaults = []
+        found = []
         for steps in self.steps:
             students = fit_students(f_j, f_k, FitSettings(steps=steps, seed=self.args.seed), self.console).students
             for count in self.counts:
                 prototypes = cast(Prototypes, find_prototypes(f_k, count, self.args.seed, self.console))
                 scored = self.scored(view, blocks, students, prototypes)
-                defaults.append(scored["with-prototypes"])
+                found.append(scored["with-prototypes"])
                 label = f"{view.name}, blocks {blocks[0]},{blocks[1]}, {steps} steps"
                 for name in (name for name in self.names if name not in SUMS):
                     if name not in NO_PROTOTYPES:
                         yield self.row(f"{label}, {len(prototypes.vectors)} prototypes, {name}", [scored[name]])
                     elif count == self.counts[0]:
                         yield self.row(f"{label}, {name}", [scored[name]])
-        return defaults
+        return found
 
     def scored(self, view: View, blocks: Blocks, students: Students, prototypes: Prototypes) -> dict[str, Scored]:
         """Every variant of one fit."""
@@ -364,7 +364,7 @@ def main() -> int:
     add("--tile", action="append", type=int, metavar="PX", help="default: the cheapest for the scale; repeatable")
     add("--blocks", action="append", metavar="J,K", help="default: the teacher's; repeatable")
     add("--steps", action="append", type=int, help=f"of the fit (default: {DEFAULTS.students.steps}); repeatable")
-    add("--prototypes", action="append", type=int, metavar="N", help=f"default: {PROTOTYPES}; repeatable")
+    add("--prototypes", action="append", type=int, metavar="N", help=f"default: {DEFAULTS.prototypes}; repeatable")
     add("--most-nominal", type=int, default=1000, metavar="N", help="images used (default: %(default)s)")
     add("--teacher", default=DEFAULTS.teacher)
     add("--weights", type=Path, help="local .safetensors for the teacher")

@@ -73,7 +73,7 @@ class BundleSettings:
         precision: Of the OpenVINO engine; None is the machine's own.
         mixed_sizes: Use nominal images of every size.
         students: How they are fitted.
-        prototypes: Most nominal prototypes; 0 for none, as in the paper. docs/benchmarks/ablation.md says what they do.
+        prototypes: Most nominal prototypes; 0 for none, and the paper's patch distance.
     """
 
     teacher: str = OFFLINE_TEACHER
@@ -87,7 +87,7 @@ class BundleSettings:
     precision: str | None = None
     mixed_sizes: bool = False
     students: FitSettings = dataclasses.field(default_factory=FitSettings)
-    prototypes: int = 0
+    prototypes: int = 1024
 
 
 def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Console) -> Bundle:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,14 @@ _RESULTS = Path("benchmarks")
 # What `benchmark --preset` puts in the place of the fit options' defaults; docs/benchmark.md says what still differs.
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"teacher": "dinov2-base-reg", "scale": "1036px", "tile": 1036, "overlap": 0, "steps": None},
+    "paper": {
+        "teacher": "dinov2-base-reg",
+        "scale": "1036px",
+        "tile": 1036,
+        "overlap": 0,
+        "steps": None,
+        "prototypes": 0,
+    },
 }
 
 
@@ -56,6 +64,7 @@ def _parser(preset: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
     _add_fit(commands)
     _add_threshold(commands)
     _add_benchmark(commands, preset or {})
+    _add_refine(commands)
     return parser
 
 
@@ -85,7 +94,7 @@ def _add_fit_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("--precision", choices=["bf16", "f32"], help="of the engine (default: bf16 where the CPU has it)")
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
     add("--steps", type=int, default=600, help="most optimiser steps (default: %(default)s)")
-    add("--prototypes", type=int, default=0, metavar="N", help="1024 sharpens most maps (default: 0, as in the paper)")
+    add("--prototypes", type=int, default=1024, metavar="N", help="at most; 0: as the paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
 
 
@@ -124,6 +133,24 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     add("--peer-weights", type=Path, metavar="FILE", help="ResNet-18 for peers, .safetensors (default: from the hub)")
     _add_fit_options(parser.add_argument_group("fit options, as for fit"))
     parser.set_defaults(command=_benchmark, **preset)
+
+
+def _add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "refine",
+        help="redraw the masks of image files to the pixel",
+        description="Refine what a bundle flags in image files and folders of them (docs/refinement.md); write masks/, "
+        "overlays/ (before and after), results.jsonl (one line per image) and overview.png. The status is 1 when an "
+        "image has no mask.",
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE")
+    add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
+    add("--weights", type=Path, metavar="FILE", help="local teacher weights, .safetensors")
+    add("--iterations", type=int, metavar="N", help="most steps for an image (default: as many as serve well)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    parser.set_defaults(command=_refine)
 
 
 def _fit(args: argparse.Namespace) -> int:
@@ -220,6 +247,23 @@ def _threshold(args: argparse.Namespace) -> int:
         args.bundle, args.folder, rate, Console(highlight=False, soft_wrap=True), mixed_sizes=args.mixed_sizes
     )
     return 0
+
+
+def _refine(args: argparse.Namespace) -> int:
+    from fbft_edge.bundle import open_bundle
+    from fbft_edge.inspection import expanded
+
+    paths, bundle = expanded(args.images), open_bundle(args.bundle)
+    bundle.require_thresholds()  # said before torch takes its seconds to load
+    from fbft_calibration.refinement.command import refine_images, report
+    from fbft_calibration.refinement.f2pad import RefineSettings
+
+    settings = RefineSettings(seed=_at_least("--seed", args.seed, 0))
+    if args.iterations is not None:
+        settings = replace(settings, iterations=_at_least("--iterations", args.iterations, 1))
+    refined = refine_images(bundle, paths, args.out, settings, args.weights, Console(stderr=True, highlight=False))
+    report(refined, args.out, Console(highlight=False))
+    return refined.exit_status
 
 
 def _blocks(text: str) -> tuple[int, int]:

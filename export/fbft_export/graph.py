@@ -19,14 +19,15 @@ from fbft_export.teacher import Teacher
 INPUT = "tiles"
 OUTPUT = "distances"
 _OPSET = 20
+_TINY = 1e-12  # keeps the root's gradient finite at 0, adds at most 1e-6; torch's exporter takes it for 0
 
 
 class PatchDistanceModel(nn.Module):
     """(batch, tile, tile, 3) uint8 RGB to (batch, rows, columns) float32 patch distance.
 
-    With prototypes it is sqrt(d_F d_B) d_N^2, in [0, 8]: the geometric mean of forward and backward distance, times the
-    squared distance to the nearest prototype (docs/benchmarks/ablation.md says why). Without them it is the paper's,
-    d_F d_B, in [0, 4].
+    With prototypes it is sqrt(d_F d_B) d_N, in [0, 4]: the geometric mean of forward and backward distance, times the
+    distance to the nearest prototype (docs/benchmarks/ablation.md says why). Without them it is the paper's, d_F d_B,
+    in [0, 4] too.
     """
 
     mean: torch.Tensor
@@ -54,7 +55,10 @@ class PatchDistanceModel(nn.Module):
         f_j, f_k = self.features(tiles)
         distance = patch_distance(self.students, f_j, f_k).flatten()
         if self.prototypes is not None:
-            distance = distance.sqrt() * 2 * self.prototypes(f_k.flatten(0, -2)).clamp_min(0)
+            # One root, so one place with an infinite slope. The product is not clamped there: a runtime may clamp a NaN
+            # to the bound, which looks nominal.
+            squared = 2 * self.prototypes(f_k.flatten(0, -2)).clamp_min(0)
+            distance = (distance * squared + _TINY).sqrt()
         return distance.float().reshape(-1, side, side)
 
 

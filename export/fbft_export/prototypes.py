@@ -9,9 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+
+from fbft_edge.errors import BundleError
+
+# What `fbft_export.graph` makes of them: stored with them, since a bundle's thresholds fit no other.
+PATCH_DISTANCE = "sqrt(d_F d_B) d_N"
+_UNNAMED_DISTANCE = "sqrt(d_F d_B) d_N^2"  # before it was stored
 
 
 class Prototypes(nn.Module):
@@ -36,10 +43,21 @@ class Prototypes(nn.Module):
 
 def save_prototypes(prototypes: Prototypes, path: Path) -> None:
     """Write `prototypes`, (count, embed_dim) float32."""
-    save_file({"prototypes": prototypes.vectors.contiguous()}, path)
+    save_file({"prototypes": prototypes.vectors.contiguous()}, path, {"patch_distance": PATCH_DISTANCE})
     path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
 
 
 def load_prototypes(path: Path) -> Prototypes:
-    """Read what `save_prototypes` wrote."""
-    return Prototypes(load_file(path)["prototypes"]).eval()
+    """Read what `save_prototypes` wrote.
+
+    Raises:
+        BundleError: They were made for another patch distance, and so were the thresholds that stand beside them.
+    """
+    with safe_open(path, "pt") as stored:
+        distance = (stored.metadata() or {}).get("patch_distance", _UNNAMED_DISTANCE)
+        if distance != PATCH_DISTANCE:
+            raise BundleError(
+                f"{path} is for the patch distance {distance}, and so are the bundle's thresholds; this version "
+                f"computes {PATCH_DISTANCE}: inspect with the bundle as it is, or fit the bundle again"
+            )
+        return Prototypes(stored.get_tensor("prototypes")).eval()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from fbft_calibration.benchmark.measurement import measure
@@ -22,11 +23,16 @@ from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
 from fbft_calibration.layouts import categories
 from fbft_calibration.metrics import CategoryFigures
-from fbft_edge.bundle import open_bundle
+from fbft_edge.bundle import GRAPH, PROTOTYPES, STUDENTS, open_bundle
+from fbft_edge.detectors.openvino import OpenVinoEngine
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.images import write_image
 from fbft_edge.scoring import image_score
 from fbft_edge.synthetic import render_part
+from fbft_export.graph import PatchDistanceModel
+from fbft_export.prototypes import PATCH_DISTANCE
+from fbft_export.students import load_students, patch_distance
+from fbft_export.teacher import load_teacher
 
 FAST = ["--steps", "2", "--tile", "112", "--false-alarm-rate", "0.2", "--precision", "f32"]
 AGAIN = ["--category", "parts", "--pixel-size-mm", "0.05", *FAST]
@@ -228,6 +234,25 @@ def test_the_paper_preset_passes_fifty_times_over_the_fitted_images() -> None:
     assert (settings.students.steps, settings.students.learning_rate) == (50 * math.ceil(75 / 4), 1e-3)
 
 
+def test_the_paper_preset_makes_the_papers_patch_distance(part_dataset: Path, tmp_path: Path) -> None:
+    small = ["--teacher", "dinov2-small-offline", "--scale", "1", *FAST]
+    assert run(part_dataset, tmp_path, ["--category", "parts", "--preset", "paper", *small]) == 0
+    bundle = open_bundle(tmp_path / "parts/parts.fbft")
+    model = PatchDistanceModel(load_teacher(tile_px=112), load_students(bundle.file(STUDENTS)))
+    tiles = np.random.default_rng(1).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    with torch.inference_mode():
+        expected = patch_distance(model.students, *model.features(torch.from_numpy(tiles))).reshape(2, 8, 8).numpy()
+    found = np.empty((2, 8, 8), np.float32)
+    OpenVinoEngine(bundle.read(GRAPH), 112, "f32").infer(tiles, found)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert PROTOTYPES not in bundle.files
+
+
+@pytest.mark.parametrize(("count", "distance"), [(0, None), (64, PATCH_DISTANCE)])
+def test_the_settings_say_which_patch_distance_they_lead_to(count: int, distance: str | None) -> None:
+    assert BenchmarkSettings(BundleSettings(prototypes=count)).of_fit().get("patch_distance") == distance
+
+
 def test_without_epochs_a_bundle_is_made_as_told() -> None:
     bundle = BundleSettings(scale="0.5")
     assert BenchmarkSettings(bundle).for_images(100) == bundle
@@ -242,6 +267,8 @@ def test_without_epochs_a_bundle_is_made_as_told() -> None:
         (["--scale", "1"], "scale", "1"),
         ([], "steps", None),
         (["--steps", "600"], "steps", 600),
+        ([], "prototypes", 0),
+        (["--prototypes", "64"], "prototypes", 64),
     ],
     ids=str,
 )

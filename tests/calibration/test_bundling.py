@@ -103,7 +103,7 @@ def failed_fit(
     folder = tmp_path_factory.mktemp("failed")
     shutil.copytree(small_bundle.path, folder / "part.fbft")
     before = open_bundle(folder / "part.fbft")
-    settings = BundleSettings(tile_px=112, false_alarm_rate=2.0, students=FitSettings(steps=1))
+    settings = BundleSettings(tile_px=112, false_alarm_rate=2.0, precision="f32", students=FitSettings(steps=1))
     with pytest.raises(ArgumentError):
         fit_bundle(nominal_folder, before.path, settings, QUIET)
     return before, folder

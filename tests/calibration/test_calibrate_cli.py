@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fbft_calibration.cli import main
+from fbft_calibration.bundling import BundleSettings
+from fbft_calibration.cli import main, parsed
 from fbft_edge.bundle import Bundle, open_bundle
 from fbft_edge.images import write_image
 from fbft_edge.synthetic import render_part
@@ -89,10 +90,15 @@ def test_too_few_images_end_with_status_2_and_their_number(
 
 def test_a_fit_at_a_scale_replaces_an_older_bundle(small_bundle: Bundle, nominal_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(small_bundle.path, tmp_path / "part.fbft")
-    options = ["--scale", "112px", "--tile", "112", "--steps", "2", "--false-alarm-rate", "0.2"]
+    options = ["--scale", "112px", "--tile", "112", "--steps", "2", "--false-alarm-rate", "0.2", "--precision", "f32"]
     status = main(["fit", str(nominal_folder), "--out", str(tmp_path / "part.fbft"), *options])
     bundle = open_bundle(tmp_path / "part.fbft")
     assert (status, bundle.tile.scale, [path.name for path in tmp_path.iterdir()]) == (0, 112 / 182, ["part.fbft"])
+
+
+def test_prototypes_are_the_default() -> None:
+    args = parsed(["fit", "images", "--out", "part.fbft"])
+    assert args.prototypes == BundleSettings().prototypes == 1024
 
 
 def test_new_thresholds_end_with_status_0(small_bundle: Bundle, tmp_path: Path) -> None:

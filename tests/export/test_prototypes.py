@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 
 from fbft_edge.bundle import GRAPH, PROTOTYPES, Bundle
+from fbft_edge.errors import BundleError
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import Prototypes, load_prototypes, save_prototypes
-from fbft_export.students import patch_distance
+from fbft_export.students import Students, patch_distance
 
 EMBED_DIM = 16
 
@@ -21,6 +25,13 @@ EMBED_DIM = 16
 def directions(count: int, seed: int) -> torch.Tensor:
     vectors = torch.randn(count, EMBED_DIM, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+class Perfect(nn.Module):
+    """Students that are never wrong."""
+
+    def forward(self, f_j: torch.Tensor, f_k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return f_k.detach(), f_j.detach()
 
 
 def random_tiles(seed: int) -> torch.Tensor:
@@ -55,6 +66,13 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert (tmp_path / PROTOTYPES).stat().st_mode & 0o044
 
 
+@pytest.mark.parametrize("metadata", [None, {"patch_distance": "sqrt(d_F d_B) d_N^2"}], ids=["none", "another"])
+def test_prototypes_of_another_patch_distance_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"prototypes": directions(8, 1)}, tmp_path / PROTOTYPES, metadata)
+    with pytest.raises(BundleError, match="fit the bundle again"):
+        load_prototypes(tmp_path / PROTOTYPES)
+
+
 def test_a_bundle_holds_unit_vectors_of_its_teachers_length(small_bundle: Bundle) -> None:
     with safe_open(small_bundle.file(PROTOTYPES), "np") as stored:
         vectors = stored.get_tensor("prototypes")
@@ -62,7 +80,7 @@ def test_a_bundle_holds_unit_vectors_of_its_teachers_length(small_bundle: Bundle
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
 
 
-def test_the_patch_distance_is_the_students_mean_times_the_squared_distance_to_a_prototype(
+def test_the_patch_distance_is_the_students_mean_times_the_distance_to_a_prototype(
     small_model: PatchDistanceModel,
 ) -> None:
     prototypes = small_model.prototypes
@@ -71,7 +89,7 @@ def test_the_patch_distance_is_the_students_mean_times_the_squared_distance_to_a
     with torch.inference_mode():
         f_j, f_k = (part.flatten(0, 1) for part in small_model.features(tiles))
         nearest = torch.cdist(torch.nn.functional.normalize(f_k, dim=-1), prototypes.vectors).amin(dim=-1)
-        expected = patch_distance(small_model.students, f_j, f_k).sqrt() * nearest**2
+        expected = patch_distance(small_model.students, f_j, f_k).sqrt() * nearest
         torch.testing.assert_close(small_model(tiles).flatten(), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -81,6 +99,23 @@ def test_without_prototypes_it_is_the_papers(small_model: PatchDistanceModel) ->
         found = PatchDistanceModel(small_model.teacher, small_model.students)(tiles)
         expected = patch_distance(small_model.students, *small_model.features(tiles))
     torch.testing.assert_close(found.flatten(), expected.flatten())
+
+
+@pytest.mark.parametrize("is_near", [False, True], ids=["far", "at a prototype"])
+@pytest.mark.parametrize("is_foreseen", [False, True], ids=["unforeseen", "foreseen"])
+def test_the_gradient_is_finite_where_distances_are_zero(
+    small_model: PatchDistanceModel, is_foreseen: bool, is_near: bool
+) -> None:
+    tiles = random_tiles(3).float().requires_grad_()
+    prototypes = small_model.prototypes
+    if is_near:
+        _, f_k = small_model.features(tiles.detach())
+        prototypes = Prototypes(nn.functional.normalize(f_k.flatten(0, 1), dim=-1))
+    students = cast(Students, Perfect()) if is_foreseen else small_model.students
+    distances = PatchDistanceModel(small_model.teacher, students, prototypes)(tiles)
+    distances.sum().backward()
+    assert tiles.grad is not None
+    assert (bool(tiles.grad.isfinite().all()), float(distances.detach().min()) < 1e-3) == (True, is_foreseen or is_near)
 
 
 def test_the_graph_names_their_one_matrix_product(small_bundle: Bundle) -> None:

@@ -45,6 +45,7 @@ from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError, PeerError
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_edge.images import image_paths, read_image
+from fbft_export.prototypes import PATCH_DISTANCE
 
 _FIT = "fit.json"
 _PAPER_EPOCHS = 50
@@ -77,6 +78,8 @@ class BenchmarkSettings:
         weights = self.bundle.weights
         contents["weights"] = f"{weights.name}, SHA-256 {file_sha256(weights)}" if weights else None
         contents["blocks"] = list(self.bundle.blocks) if self.bundle.blocks else None
+        if self.bundle.prototypes:
+            contents["patch_distance"] = PATCH_DISTANCE
         if self.epochs:
             contents["students"]["steps"] = f"{self.epochs} epochs"
         return contents
