@@ -63,7 +63,9 @@ def test_the_kernels_ship_with_the_wheel(base: Path, tmp_path: Path) -> None:
     [
         ("fbft-calibrate", ["fit", "nominal", "--out", "part.fbft"], "calibration"),
         ("fbft-calibrate", ["threshold", "part.fbft", "nominal"], "calibration"),
+        ("fbft-calibrate", ["refine", "part.fbft", "new", "--out", "refined"], "calibration"),
         ("fbft-edge", ["demo"], "calibration"),
+        ("fbft-edge", ["inspect", "--bundle", "part.fbft", "new", "--out", "out", "--refine"], "calibration"),
     ],
 )
 def test_a_command_without_its_extra_names_the_remedy(

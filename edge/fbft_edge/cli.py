@@ -101,6 +101,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="index or URI of a camera, and its name in the topic; required unless FILE has cameras; may be repeated",
     )
     _add_engine(parser)
+    _add_sharpen(parser, argparse.BooleanOptionalAction)
     add("--fps", type=float, help="messages per second, 0.01 to 1000 (default: 30)")
     add("--bind", metavar="ENDPOINT", help=f"tcp:// or ipc:// (default: {DEFAULT_ENDPOINT})")
     add("--site", metavar="NAME", help="site in the topic (default: site)")
@@ -133,6 +134,7 @@ def config_from_args(args: argparse.Namespace) -> LineConfig:
         Override("bundle", args.bundle, "--bundle"),
         Override("cameras", _camera_tables(args.cameras or (), args.camera_name) or None, "--camera"),
         Override("engine", args.engine, "--engine"),
+        Override("sharpen", args.sharpen, "--sharpen"),
         Override("fps", args.fps, "--fps"),
         Override("publish.bind", args.bind, "--bind"),
         Override("publish.insecure", args.insecure, "--insecure"),
@@ -162,6 +164,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         choices=ENGINES,
         default="auto",
         help="what infers; auto takes the fastest that the bundle holds and this machine can run, and says why",
+    )
+
+
+def _add_sharpen(parser: argparse.ArgumentParser, action: str | type[argparse.Action]) -> None:
+    parser.add_argument(
+        "--sharpen",
+        action=action,
+        help="redraw what is flagged along the frame's own edges; verdicts stay (docs/refinement.md)",
     )
 
 
@@ -231,6 +241,9 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
     _add_engine(parser)
+    _add_sharpen(parser, "store_true")
+    add("--refine", action="store_true", help="redraw what is flagged to the pixel, in seconds (docs/refinement.md)")
+    add("--weights", type=Path, metavar="FILE", help="local teacher weights for --refine, .safetensors")
     add("--fail-on-anomaly", action="store_true", help="status 1 when an image is anomalous, too")
     parser.set_defaults(command=_inspect)
 
@@ -240,7 +253,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
     from fbft_edge.inspection import inspect, report
 
-    inspection = inspect(args.bundle, args.images, args.out, args.engine)
+    redraw = {"sharpen": args.sharpen, "refine": args.refine, "weights": args.weights}
+    inspection = inspect(args.bundle, args.images, args.out, args.engine, **redraw)
     report(inspection, args.out, Console(highlight=False))
     return inspection.exit_status(args.fail_on_anomaly)
 
@@ -400,6 +414,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
     add("--out", type=Path, default=Path("fbft-replay"), metavar="DIR", help="folder (default: ./%(default)s)")
     _add_engine(parser)
+    _add_sharpen(parser, "store_true")
     add(
         "--tolerance",
         type=float,
@@ -417,7 +432,8 @@ def _replay(args: argparse.Namespace) -> int:
     from fbft_edge.recording.replay import replayed
     from fbft_edge.recording.replay_report import report, write_results
 
-    summary = write_results(replayed(args.recordings, args.bundle, args.engine, args.tolerance), args.out)
+    compared = replayed(args.recordings, args.bundle, args.engine, args.tolerance, sharpen=args.sharpen)
+    summary = write_results(compared, args.out)
     report(summary, args.out, Console(highlight=False))
     return summary.exit_status
 

@@ -9,8 +9,9 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from fbft_edge.errors import ArgumentError, ImageError, MapError
 from fbft_edge.frame import Detection, Uint8, Verdict
 from fbft_edge.images import image_paths, read_image, write_image
 from fbft_edge.pictures import Entry, card, contact_sheet, overlay
+from fbft_edge.refiner import Refiner, open_refiner, require_refiner
 
 RESULTS = "results.jsonl"
 OVERVIEW = "overview.png"
@@ -51,29 +53,68 @@ class Inspection:
         return 1 if failed else 0
 
 
-def inspect(bundle_path: Path, inputs: Sequence[Path], out: Path, engine: str = "auto") -> Inspection:
+def inspect(
+    bundle_path: Path,
+    inputs: Sequence[Path],
+    out: Path,
+    engine: str = "auto",
+    *,
+    sharpen: bool = False,
+    refine: bool = False,
+    weights: Path | None = None,
+) -> Inspection:
     """Inspect image files and folders of them with a bundle; engine and a progress bar go to stderr.
 
+    Args:
+        bundle_path: Of the bundle.
+        inputs: Image files, and folders of them.
+        out: See `inspect_images`.
+        engine: See `fbft_edge.detectors.selection.open_detector`.
+        sharpen: See there.
+        refine: Redraw what is flagged by `fbft_edge.refiner`; verdicts and scores stay.
+        weights: Local teacher weights for that, or None for the teacher's own.
+
     Raises:
-        ArgumentError: There is nothing to inspect.
+        ArgumentError: There is nothing to inspect, masks cannot be refined here, or options contradict each other.
         BundleError: The bundle does not verify, or has no thresholds.
         EngineError: No engine can run the bundle's model here.
         ImageError: A named folder holds no image, or the results cannot be written.
+        TeacherError: Masks were to be refined, and the bundle's teacher cannot be had.
     """
+    _require_one_way(sharpen, refine, weights)
     paths = expanded(inputs)
     bundle = open_bundle(bundle_path)
     console = Console(stderr=True, highlight=False)
     told: set[str] = set()
 
     def made(height: int, width: int) -> Detector:
-        opened = open_detector(bundle, height, width, engine=engine)
+        opened = open_detector(bundle, height, width, engine=engine, sharpen=sharpen)
         if opened.reason not in told:
             console.print(f"engine: {opened.reason}", markup=False)
         told.add(opened.reason)
         return opened.detector
 
-    with DetectorPool(made) as detectors:
-        return inspect_images(bundle, paths, out, detectors.detect, track(paths, "Inspecting", console=console))
+    with ExitStack() as stack:
+        detect: Callable[[Uint8], Detection] = stack.enter_context(DetectorPool(made)).detect
+        if refine:
+            refiner = stack.enter_context(closing(open_refiner(bundle, weights)))
+            detect = partial(_refined, detect, refiner)
+        return inspect_images(bundle, paths, out, detect, track(paths, "Inspecting", console=console))
+
+
+def _require_one_way(sharpen: bool, refine: bool, weights: Path | None) -> None:
+    if refine and sharpen:
+        raise ArgumentError(
+            "--sharpen and --refine both redraw the masks; give one: --sharpen takes milliseconds, --refine seconds"
+        )
+    if weights is not None and not refine:
+        raise ArgumentError("--weights names the teacher that --refine asks; give both, or neither")
+    if refine:
+        require_refiner()
+
+
+def _refined(detect: Callable[[Uint8], Detection], refiner: Refiner, pixels: Uint8) -> Detection:
+    return refiner.refined(pixels, detect(pixels))
 
 
 def inspect_images(
@@ -98,7 +139,7 @@ def inspect_images(
     """
     writer = _Writer(bundle, out)
     inspection = Inspection()
-    with _results_file(out) as file:
+    with results_file(out) as file:
         for path, name in zip(progress or paths, output_names(paths), strict=True):
             line = writer.inspected(path, name, detect)
             inspection.counts[Verdict(line["verdict"])] += 1
@@ -212,7 +253,7 @@ _NOTHING_DETECTED: dict[str, Any] = {
 
 
 @contextmanager
-def _results_file(out: Path) -> Iterator[IO[str]]:
+def results_file(out: Path) -> Iterator[IO[str]]:
     """Open `results.jsonl` in `out` and its neighbours' folders; a full disk becomes a user error."""
     path = out / RESULTS
     try:

@@ -154,7 +154,7 @@ class _Line:
     def _opened_model(self, bundle: Bundle) -> OpenModel:
         references_of(bundle)  # a bundle that drift cannot be judged by is refused here, where that is still possible
         layouts = dict.fromkeys((*camera.size, camera.pixel_format) for camera in self._cameras.values())
-        return open_model(bundle, layouts, self._config.engine)
+        return open_model(bundle, layouts, self._config.engine, sharpen=self._config.sharpen)
 
     def _made_pipeline(self, bundle: Bundle, opened: OpenModel, publisher: ResultPublisher) -> Pipeline:
         config = self._config

@@ -1,4 +1,4 @@
-"""How a camera lays out its pixels: arrays as they arrive in, (height, width, 3) uint8 RGB out.
+"""How a camera lays out its pixels: arrays as they arrive in, (height, width, 3) uint8 RGB out, whole or in part.
 
 The CPU path; `kernels/frame_to_tiles.cu` does the same arithmetic on a GPU, bit for bit. Knows nothing about cameras
 or tiles.
@@ -6,6 +6,7 @@ or tiles.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 import cv2
@@ -47,8 +48,24 @@ _CONVERSIONS = {
     PixelFormat.BAYER_BG8: cv2.COLOR_BayerRG2RGB,
 }
 _COLOUR = (PixelFormat.RGB8, PixelFormat.BGR8)
+_MONO = (PixelFormat.MONO8, PixelFormat.MONO16)
 # Demosaicing looks one pixel to every side.
 _LEAST_BAYER_PX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a frame, in pixels; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Cuts it out of an array of shape (height, width, ...)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 def pixel_dtype(pixel_format: PixelFormat) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
@@ -116,6 +133,59 @@ def rgb_from_pixels(pixels: Pixels, pixel_format: PixelFormat) -> Uint8:
     if pixel_format is PixelFormat.MONO16:
         pixels = np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)
     return np.asarray(cv2.cvtColor(pixels, _CONVERSIONS[pixel_format]), np.uint8)
+
+
+def rgb_of_window(pixels: Pixels, pixel_format: PixelFormat, window: Window) -> Uint8:
+    """Convert a part of one frame, bit for bit as the whole frame would be.
+
+    Args:
+        pixels: The whole frame.
+        pixel_format: How to read it.
+        window: Inside the frame.
+
+    Returns:
+        (rows, columns, 3) uint8 RGB, possibly a view of `pixels`.
+    """
+    if pixel_format in (*_COLOUR, *_MONO):
+        return rgb_from_pixels(pixels[window.part], pixel_format)
+    height, width = frame_size(pixels, pixel_format)
+    (top, bottom), (left, right) = _cell_span(window.top, window.bottom), _cell_span(window.left, window.right)
+    rows, columns = np.arange(top, min(bottom, height)), np.arange(left, min(right, width))
+    rgb = rgb_from_pixels(_chosen(pixels, pixel_format, rows, columns), pixel_format)
+    return rgb[window.top - top : window.bottom - top, window.left - left : window.right - left]
+
+
+def rgb_lattice(pixels: Pixels, pixel_format: PixelFormat, step_px: int) -> Uint8:
+    """Colours of a frame at every so many pixels.
+
+    Args:
+        pixels: The whole frame.
+        pixel_format: How to read it. Of Bayer patterns the 2x2 cell there is read, its missing colours interpolated.
+        step_px: Distance along both axes, even.
+
+    Returns:
+        (rows, columns, 3) uint8 RGB, the top left pixel first; possibly a view of `pixels`.
+    """
+    if pixel_format in (*_COLOUR, *_MONO):
+        return rgb_from_pixels(pixels[::step_px, ::step_px], pixel_format)
+    height, width = frame_size(pixels, pixel_format)
+    if min(height, width) <= step_px:
+        return rgb_from_pixels(pixels, pixel_format)[::step_px, ::step_px]
+    rows, columns = (np.flatnonzero(np.arange(length) % step_px < 2) for length in (height, width))
+    return rgb_from_pixels(_chosen(pixels, pixel_format, rows, columns), pixel_format)[::2, ::2]
+
+
+def _cell_span(start: int, stop: int) -> tuple[int, int]:
+    """Whole 2x2 cells around a span, with one more on each side, for demosaicing; from 0 on."""
+    return max(0, start // 2 * 2 - 2), stop + stop % 2 + 2
+
+
+def _chosen(pixels: Pixels, pixel_format: PixelFormat, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+    """Some rows and columns of a Bayer or NV12 frame, whole 2x2 cells of it, as a frame of that format."""
+    if pixel_format is PixelFormat.NV12:
+        height = frame_size(pixels, pixel_format)[0]
+        rows = np.concatenate([rows, height + rows[::2] // 2])
+    return pixels[rows][:, columns]
 
 
 def _is_bayer(pixel_format: PixelFormat) -> bool:

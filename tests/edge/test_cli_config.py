@@ -169,11 +169,12 @@ def test_every_option_has_its_place_in_the_configuration() -> None:
     line = config(
         *("--bundle=part.fbft", "--camera=0", "--camera-name=press-1", "--engine=openvino", "--fps=5"),
         *("--bind=ipc:///run/x", "--insecure", "--site=hall-3", "--duration=60", "--preview"),
+        "--sharpen",
     )
     camera, publish = line.cameras[0], line.publish
     assert (line.bundle, camera.name, camera.uri, line.engine) == (Path("part.fbft"), "press-1", "0", "openvino")
     assert (line.fps, line.site, line.duration_s, line.preview) == (5.0, "hall-3", 60.0, True)
-    assert (publish.bind, publish.insecure) == ("ipc:///run/x", True)
+    assert (publish.bind, publish.insecure, line.sharpen) == ("ipc:///run/x", True, True)
 
 
 def test_an_option_switches_off_what_the_file_has_on(file: Path) -> None:

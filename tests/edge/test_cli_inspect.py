@@ -55,6 +55,18 @@ def test_ok_and_anomalous_images_both_end_with_status_0(bundle: Path, tmp_path: 
     assert [line["verdict"] for line in lines(tmp_path / "out")] == ["ok", "anomalous"]
 
 
+def test_sharpened_masks_are_written_when_that_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    path = write_part(tmp_path / "bright.png", is_bright=True)
+    inspect(bundle, tmp_path / "coarse", path)
+    inspect(bundle, tmp_path / "sharp", path, "--sharpen")
+    coarse, sharp = (read_image(tmp_path / each / "masks/bright.png") > 0 for each in ("coarse", "sharp"))
+    defect = read_image(path) > 200
+    assert (defect ^ sharp).sum() < (defect ^ coarse).sum()
+    assert [lines(tmp_path / each)[0]["score"] for each in ("coarse", "sharp")] == [
+        lines(tmp_path / "coarse")[0]["score"]
+    ] * 2
+
+
 def test_an_anomalous_image_fails_when_that_is_asked_for(bundle: Path, tmp_path: Path) -> None:
     path = write_part(tmp_path / "bright.png", is_bright=True)
 

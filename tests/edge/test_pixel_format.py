@@ -11,11 +11,14 @@ from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frame import Uint8
 from fbft_edge.pixel_format import (
     PixelFormat,
+    Window,
     frame_array_shape,
     frame_size,
     pixel_dtype,
     require_pixels,
     rgb_from_pixels,
+    rgb_lattice,
+    rgb_of_window,
 )
 
 BAYER = [each for each in PixelFormat if each.value.startswith("bayer")]
@@ -99,3 +102,30 @@ def test_nv12_frames_have_even_sides(size: tuple[int, int]) -> None:
 def test_a_mosaic_smaller_than_its_filter_is_refused(pixel_format: PixelFormat) -> None:
     with pytest.raises(ArgumentError, match="at least 3x3 pixels, not 2x8"):
         frame_array_shape(pixel_format, 2, 8)
+
+
+@pytest.mark.parametrize("pixel_format", PixelFormat)
+@given(st.integers(0, 10**6))
+def test_a_window_is_converted_as_the_whole_frame_is(pixel_format: PixelFormat, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    height, width = (int(length) * 2 for length in generator.integers(2, 12, 2))
+    dtype = pixel_dtype(pixel_format)
+    pixels = generator.integers(0, np.iinfo(dtype).max, frame_array_shape(pixel_format, height, width), dtype)
+    (top, bottom), (left, right) = (np.sort(generator.choice(each + 1, 2, False)) for each in (height, width))
+    window = Window(int(top), int(left), int(bottom), int(right))
+    np.testing.assert_array_equal(
+        rgb_of_window(pixels, pixel_format, window), rgb_from_pixels(pixels, pixel_format)[window.part]
+    )
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 40), (50, 64), (48, 66)])
+@pytest.mark.parametrize("pixel_format", PixelFormat)
+def test_a_lattice_has_the_frames_colours_at_its_points(pixel_format: PixelFormat, size: tuple[int, int]) -> None:
+    """On colours that change slowly, so that demosaicing from neighbouring points changes little."""
+    dtype = pixel_dtype(pixel_format)
+    shape = frame_array_shape(pixel_format, *size)
+    slope = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) * (np.iinfo(dtype).max // 255)
+    pixels = np.broadcast_to(100 * (np.iinfo(dtype).max // 255) + slope, shape).astype(dtype)
+    expected = rgb_from_pixels(pixels, pixel_format)[::8, ::8].astype(int)
+    found = rgb_lattice(pixels, pixel_format, 8).astype(int)
+    assert (found.shape, bool(abs(found - expected).max() <= 8)) == (expected.shape, True)

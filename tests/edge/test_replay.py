@@ -44,13 +44,15 @@ def frame(number: int, pixel_format: PixelFormat) -> Frame:
     return Frame("press-1", number, now_ns(), pixels, pixel_format)
 
 
-def recorded(bundle: Bundle, folder: Path, formats: Sequence[PixelFormat] = FORMATS) -> list[Path]:
+def recorded(
+    bundle: Bundle, folder: Path, formats: Sequence[PixelFormat] = FORMATS, sharpen: bool = False
+) -> list[Path]:
     """Two frames of each format, inspected, published and recorded."""
     recorder = Recorder(folder, RecorderSettings(nominal_every=1), "")
     thresholds = bundle.require_thresholds()
     writer, ledger = MessageWriter("hall-3", "press-1", thresholds.image, bundle.sha256), Ledger()
     for index, pixel_format in enumerate(formats):
-        opened = open_detector(bundle, *SIZE, pixel_format)
+        opened = open_detector(bundle, *SIZE, pixel_format, sharpen=sharpen)
         recorder.engine = opened.reason
         for number in (2 * index, 2 * index + 1):
             about = frame(number, pixel_format)
@@ -110,6 +112,13 @@ def test_what_was_recorded_here_comes_out_bit_for_bit_in_every_kind_of_format(
     assert not (tmp_path / "out" / "differences.png").exists()
     said = capsys.readouterr().out
     assert ("another bundle" in said, "another engine" in said) == (False, False)
+
+
+def test_sharpened_masks_come_out_again_when_they_are_sharpened_again(bundle: Bundle, tmp_path: Path) -> None:
+    recorded(bundle, tmp_path / "recordings", sharpen=True)
+    again, _ = replay(tmp_path / "recordings", bundle, tmp_path / "again", "--sharpen")
+    coarse, _ = replay(tmp_path / "recordings", bundle, tmp_path / "coarse")
+    assert (again, coarse) == (0, 1)
 
 
 def test_a_bundle_that_says_otherwise_is_found_out_named_and_drawn(

@@ -101,12 +101,22 @@ class AnomalibPeer:
         """See `Peer`."""
         del self._model
 
-    def _transformed(self, pixels: Uint8) -> torch.Tensor:
-        """(3, rows, columns) float32 as the model takes it."""
+    @property
+    def network(self) -> Any:
+        """The torch module within anomalib's model: what `fit` taught, and how it is applied."""
+        return self._model.model
+
+    def transformed(self, images: torch.Tensor) -> torch.Tensor:
+        """Images as the network takes them, (count, 3, height, width) float32 RGB in [0, 1]; differentiable."""
         import torch
 
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        return torch.as_tensor(self._transform(image)[0])
+        return torch.as_tensor(self._transform(images))
+
+    def _transformed(self, pixels: Uint8) -> torch.Tensor:
+        """(3, rows, columns) float32 as the network takes it."""
+        import torch
+
+        return self.transformed(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)[0]
 
 
 def at_original_size(found: torch.Tensor, size: tuple[int, ...], *, is_padded: bool) -> Float32:

@@ -128,6 +128,7 @@ class LineConfig:
     cameras: Annotated[tuple[CameraConfig, ...], NamedTables("the cameras", CameraConfig)]
     site: Annotated[str, Name("names the line in the topic", "site")] = "site"
     engine: Annotated[str, Choice("what infers; auto: the fastest that runs here", ENGINES)] = "auto"
+    sharpen: Annotated[bool, Flag("true: redraw what is flagged along the frame's own edges; verdicts stay")] = False
     fps: Annotated[float, Number("messages per second and camera", 0.01, 1000)] = 30.0
     duration_s: Annotated[float | None, Number("stop after so long", 0, 1e9, is_low_allowed=False)] = None
     preview: Annotated[bool, Flag("true: add a small JPEG of each inspected frame")] = False

@@ -67,7 +67,8 @@ def show_config(config: LineConfig, file: Path, console: Console) -> None:
 def findings(config: LineConfig) -> list[Finding]:
     """Everything that is to run, in the order of the configuration."""
     bundle, problem = _opened_bundle(config)
-    found = [Finding("bundle", f"{config.bundle}, engine {config.engine}", problem)]
+    masks = ", masks sharpened" if config.sharpen else ""
+    found = [Finding("bundle", f"{config.bundle}, engine {config.engine}{masks}", problem)]
     for camera in config.cameras:
         detail = f"{without_password(camera.uri)}, trigger {camera.trigger}"
         found.append(_finding(f"cameras[{camera.name}]", detail, partial(_check_camera, camera, bundle)))

@@ -16,12 +16,13 @@ import numpy as np
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import Bundle
 from fbft_edge.cuda_driver import cuda_driver, first_gpu
+from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.errors import EngineError, MapError
 from fbft_edge.frame import Bool, Detection, Float32, Region
 from fbft_edge.kernels import read_cubins
 from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.kernels.frame_kernels import FrameKernels
-from fbft_edge.pixel_format import PixelFormat, Pixels, require_pixels
+from fbft_edge.pixel_format import PixelFormat, Pixels, Window, require_pixels
 from fbft_edge.scoring import find_regions
 from fbft_edge.tiling import TilePlan
 
@@ -62,6 +63,7 @@ class CudaDetector:
         make_engine: Called with a current CUDA context.
         pixel_format: Of the frames.
         with_map: Bring the anomaly map back too, for `map_of`.
+        sharpen: Redraw what is flagged along the frame's own edges, on the CPU; verdicts stay as they are.
         driver: PyCUDA's driver module; None imports it.
 
     Attributes:
@@ -83,6 +85,7 @@ class CudaDetector:
         pixel_format: PixelFormat = PixelFormat.RGB8,
         *,
         with_map: bool = False,
+        sharpen: bool = False,
         driver: CudaDriver | None = None,
     ) -> None:
         thresholds = bundle.thresholds
@@ -93,6 +96,7 @@ class CudaDetector:
         kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel if thresholds else np.inf, with_map=with_map)
         # Rounded as the kernel compares with it.
         self._pixel_threshold = float(kernels.pixel_threshold)
+        self._sharpener = Sharpener(bundle, pixel_format, self._pixel_threshold) if sharpen else None
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
         cubins = read_cubins(bundle, gpu.target)
@@ -191,17 +195,24 @@ class CudaDetector:
         return Detection(score, peak, mask, regions, score > self._image_threshold or bool(regions))
 
     def _mask_and_regions(self, frame: DeviceFrame, peak: float) -> tuple[Bool, tuple[Region, ...]]:
-        """The mask as the device packed it; the regions' peaks from the stitched grid, on the mask's bounding box."""
+        """The mask as the device packed it, or sharpened; the regions' peaks from the stitched grid, on its box."""
         height, width = self.plan.frame_size
         if not peak > self._pixel_threshold:
             return np.zeros((height, width), np.bool_), ()
         mask = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
+        if self._sharpener is not None:
+            mask = self._sharpener.sharpened(mask, frame.host["frame"], partial(self._map_of_window, frame))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         top, left = int(rows[0]), int(columns[0])
-        part = np.empty((int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left), np.float32)
-        self._map_operator.apply(frame.host["grid"], part, top, left)
-        inside = mask[top : top + part.shape[0], left : left + part.shape[1]]
-        return mask, find_regions(np.ascontiguousarray(inside), part, (left, top))
+        window = Window(top, left, int(rows[-1]) + 1, int(columns[-1]) + 1)
+        part = self._map_of_window(frame, window)
+        return mask, find_regions(np.ascontiguousarray(mask[window.part]), part, (left, top))
+
+    def _map_of_window(self, frame: DeviceFrame, window: Window) -> Float32:
+        """The anomaly map of a window from the stitched grid, (rows, columns) float32."""
+        part = np.empty((window.bottom - window.top, window.right - window.left), np.float32)
+        self._map_operator.apply(frame.host["grid"], part, window.top, window.left)
+        return part
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ import openvino
 from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.detectors import Detector
+from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.errors import EngineError, MapError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
 from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
@@ -121,6 +122,7 @@ class OpenVinoDetector:
         pixel_format: Of the frames.
         beside: Detectors of the same bundle and precision, used by the same thread; a compiled model of theirs that
             takes as many tiles at once serves this detector too, until any of them is closed.
+        sharpen: Redraw what is flagged along the frame's own edges; verdicts stay as they are.
     """
 
     frames_in_flight = 1
@@ -133,11 +135,14 @@ class OpenVinoDetector:
         precision: str | None = None,
         pixel_format: PixelFormat = PixelFormat.RGB8,
         beside: Sequence[Detector] = (),
+        *,
+        sharpen: bool = False,
     ) -> None:
         thresholds = bundle.thresholds
         self._image_threshold = thresholds.image if thresholds else np.inf
         self._pixel_threshold = thresholds.pixel if thresholds else np.inf
         self._pixel_format = pixel_format
+        self._sharpener = Sharpener(bundle, pixel_format, self._pixel_threshold) if sharpen else None
         self.plan = TilePlan(bundle.tile, height, width)
         self.map_operator = MapOperator(
             self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, self.plan.frame_size
@@ -163,7 +168,7 @@ class OpenVinoDetector:
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
         """
-        return self.judge(self.map_of(pixels))
+        return self.judge(self.map_of(pixels), pixels)
 
     def map_of(self, pixels: Pixels) -> Float32:
         """The anomaly map, (height, width) float32; the detector's memory, valid until the next call.
@@ -177,8 +182,12 @@ class OpenVinoDetector:
         self.map_operator.apply(self.plan.stitch(self._distances), self._map)
         return self._map
 
-    def judge(self, anomaly_map: Float32) -> Detection:
+    def judge(self, anomaly_map: Float32, pixels: Pixels | None = None) -> Detection:
         """Score, mask and regions of a map at the bundle's thresholds.
+
+        Args:
+            anomaly_map: (height, width) float32.
+            pixels: The frame, for a detector that sharpens; None leaves the mask as the map has it.
 
         Raises:
             MapError: The map holds values that are not numbers, on which no verdict can stand.
@@ -188,6 +197,8 @@ class OpenVinoDetector:
             raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
         score = image_score(anomaly_map)
         mask = anomaly_map > self._pixel_threshold
+        if self._sharpener is not None and pixels is not None and peak > self._pixel_threshold:
+            mask = self._sharpener.sharpened(mask, pixels, lambda window: anomaly_map[window.part])
         regions = find_regions(mask, anomaly_map)
         is_anomalous = score > self._image_threshold or bool(regions)
         return Detection(score, peak, mask, regions, is_anomalous)

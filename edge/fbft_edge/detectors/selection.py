@@ -40,6 +40,8 @@ def open_detector(
     pixel_format: PixelFormat = PixelFormat.RGB8,
     engine: str = "auto",
     beside: Sequence[Detector] = (),
+    *,
+    sharpen: bool = False,
 ) -> OpenDetector:
     """Make a detector for frames of one size and pixel format.
 
@@ -51,23 +53,24 @@ def open_detector(
         engine: `openvino`, `tensorrt` or `tensorrt-rtx`; `auto` takes TensorRT, else TensorRT for RTX, else OpenVINO.
         beside: Detectors of the same bundle that are open already and used by the same thread; on OpenVINO their
             compiled model serves this one too, where it can.
+        sharpen: Redraw what is flagged along the frame's own edges (docs/refinement.md).
 
     Raises:
         EngineError: The engine that was asked for cannot run here; the message says what is missing.
         BundleError: The bundle's engine files are not what `fbft-export` writes.
     """
     if engine == "openvino":
-        return _openvino(bundle, height, width, pixel_format, "as asked", beside)
+        return _openvino(bundle, height, width, pixel_format, "as asked", beside, sharpen)
     if engine != "auto":
-        return _cuda(bundle, height, width, pixel_format, engine, "as asked")
+        return _cuda(bundle, height, width, pixel_format, engine, "as asked", sharpen)
     held = {sidecar.runtime for sidecar in sidecars(bundle)}
     refusals = [] if held & {*CUDA_RUNTIMES} else ["the bundle holds no GPU engine"]
     for runtime in (runtime for runtime in CUDA_RUNTIMES if runtime in held):
         try:
-            return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here")
+            return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here", sharpen)
         except (EngineError, ArgumentError) as error:
             refusals.append(f"not {runtime}: {error}")
-    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside)
+    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside, sharpen)
 
 
 class DetectorPool(Closeable, Generic[_D]):
@@ -120,15 +123,23 @@ def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidec
 
 
 def _openvino(
-    bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, why: str, beside: Sequence[Detector]
+    bundle: Bundle,
+    height: int,
+    width: int,
+    pixel_format: PixelFormat,
+    why: str,
+    beside: Sequence[Detector],
+    sharpen: bool,
 ) -> OpenDetector:
     from fbft_edge.detectors.openvino import OpenVinoDetector
 
-    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format, beside=beside)
+    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format, beside=beside, sharpen=sharpen)
     return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
 
 
-def _cuda(bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, runtime: str, why: str) -> OpenDetector:
+def _cuda(
+    bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, runtime: str, why: str, sharpen: bool
+) -> OpenDetector:
     from fbft_edge.cuda_driver import cuda_driver, first_gpu
     from fbft_edge.detectors.cuda import CudaDetector
     from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
@@ -137,7 +148,8 @@ def _cuda(bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, ru
     driver = cuda_driver()
     gpu = first_gpu(driver)
     sidecar = engine_for(bundle, runtime, gpu.target)
-    detector = CudaDetector(bundle, height, width, partial(TensorRtEngine, bundle, sidecar), pixel_format)
+    make_engine = partial(TensorRtEngine, bundle, sidecar)
+    detector = CudaDetector(bundle, height, width, make_engine, pixel_format, sharpen=sharpen)
     return OpenDetector(
         detector, f"{runtime} {sidecar.version} {sidecar.precision} on {gpu.name}, {gpu.target} ({why})"
     )

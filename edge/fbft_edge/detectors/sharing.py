@@ -77,7 +77,7 @@ class OpenModel:
     reason: str
 
 
-def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto") -> OpenModel:
+def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto", *, sharpen: bool = False) -> OpenModel:
     """Make the model of a line.
 
     Detectors of different frame layouts share the compiled model where the engine can do that. Another layout than
@@ -87,6 +87,7 @@ def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto") 
         bundle: Holds thresholds and engines.
         layouts: Heights, widths and pixel formats that are known to come, one at least.
         engine: See `fbft_edge.detectors.selection.open_detector`.
+        sharpen: See there.
 
     Raises:
         BundleError: The bundle has no thresholds, or was fitted on frames of other sizes.
@@ -98,7 +99,7 @@ def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto") 
 
     def make(height: int, width: int, pixel_format: PixelFormat) -> Detector:
         bundle.require_frame_size(height, width, "the camera's picture")
-        made = open_detector(bundle, height, width, pixel_format, engine, opened)
+        made = open_detector(bundle, height, width, pixel_format, engine, opened, sharpen=sharpen)
         opened.append(made.detector)
         reasons.append(made.reason)
         return made.detector

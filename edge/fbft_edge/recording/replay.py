@@ -83,7 +83,7 @@ class Replayed:
 
 
 def replayed(
-    inputs: Sequence[Path], bundle_path: Path, engine: str = "auto", tolerance: float = 0.0
+    inputs: Sequence[Path], bundle_path: Path, engine: str = "auto", tolerance: float = 0.0, *, sharpen: bool = False
 ) -> Iterator[Replayed]:
     """Replay recordings one after the other, as they are asked for; engine and a progress bar go to stderr.
 
@@ -93,6 +93,7 @@ def replayed(
         engine: See `open_detector`.
         tolerance: The score may change by this share of the image threshold, and the masks' intersection over union
             be this far from 1; 0 when every bit has to be the same.
+        sharpen: See `open_detector`; as the line had it that recorded.
 
     Raises:
         ArgumentError: The tolerance is not a fraction.
@@ -105,12 +106,12 @@ def replayed(
     paths = [path for given in inputs for path in find_recordings(given)]
     bundle = open_bundle(bundle_path)
     bundle.require_thresholds()
-    return _each(paths, bundle, engine, tolerance)
+    return _each(paths, bundle, engine, tolerance, sharpen)
 
 
-def _each(paths: Sequence[Path], bundle: Bundle, engine: str, tolerance: float) -> Iterator[Replayed]:
+def _each(paths: Sequence[Path], bundle: Bundle, engine: str, tolerance: float, sharpen: bool) -> Iterator[Replayed]:
     console = Console(stderr=True, highlight=False)
-    with closing(_Replayer(bundle, engine, console)) as replayer:
+    with closing(_Replayer(bundle, engine, sharpen, console)) as replayer:
         for path in track(paths, "Replaying", console=console):
             yield replayer.replayed(path, tolerance)
 
@@ -118,8 +119,8 @@ def _each(paths: Sequence[Path], bundle: Bundle, engine: str, tolerance: float) 
 class _Replayer:
     """Replays recordings, with one detector for each size and pixel format."""
 
-    def __init__(self, bundle: Bundle, engine: str, console: Console) -> None:
-        self._bundle, self._engine, self._console = bundle, engine, console
+    def __init__(self, bundle: Bundle, engine: str, sharpen: bool, console: Console) -> None:
+        self._bundle, self._engine, self._sharpen, self._console = bundle, engine, sharpen, console
         self._detectors: dict[tuple[int, int, PixelFormat], OpenDetector] = {}
 
     def replayed(self, path: Path, tolerance: float) -> Replayed:
@@ -144,7 +145,7 @@ class _Replayer:
     def _opened(self, height: int, width: int, pixel_format: PixelFormat) -> OpenDetector:
         key = height, width, pixel_format
         if key not in self._detectors:
-            self._detectors[key] = open_detector(self._bundle, *key, self._engine)
+            self._detectors[key] = open_detector(self._bundle, *key, self._engine, sharpen=self._sharpen)
             self._console.print(f"engine: {self._detectors[key].reason}", markup=False)
         return self._detectors[key]
 

@@ -246,6 +246,26 @@ def test_both_detectors_find_the_same(bundle: Bundle, run_on_host: Run, shares_m
     assert [each.peak for each in found.regions] == pytest.approx([each.peak for each in expected.regions], rel=1e-5)
 
 
+@pytest.mark.parametrize("pixel_format", [PixelFormat.RGB8, PixelFormat.MONO8, PixelFormat.NV12, PixelFormat.BAYER_RG8])
+def test_both_detectors_sharpen_the_same(bundle: Bundle, run_on_host: Run, pixel_format: PixelFormat) -> None:
+    mosaic = np.ascontiguousarray(part(99, 12)[..., 1])
+    pixels = {
+        PixelFormat.RGB8: part(99, 12),
+        PixelFormat.NV12: np.concatenate([mosaic, np.full((70, 182), 120, np.uint8)]),
+    }.get(pixel_format, mosaic)
+    coarse, found = (
+        cuda_detector(bundle, Driver(run_on_host), pixel_format=pixel_format, sharpen=each).detect(pixels)
+        for each in (False, True)
+    )
+    expected = OpenVinoDetector(bundle, *SIZE, "f32", pixel_format, sharpen=True).detect(pixels)
+    assert (found.mask != coarse.mask).any()
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert [(each.box_xyxy, each.area_px) for each in found.regions] == [
+        (each.box_xyxy, each.area_px) for each in expected.regions
+    ]
+    assert (found.is_anomalous, found.score, found.peak) == (coarse.is_anomalous, coarse.score, coarse.peak)
+
+
 def test_two_frames_in_flight_do_not_mix(bundle: Bundle, run_on_host: Run) -> None:
     detector = cuda_detector(bundle, Driver(run_on_host))
     frames = [part(seed) for seed in range(4)]
