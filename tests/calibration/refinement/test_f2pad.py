@@ -106,6 +106,16 @@ def test_an_image_without_any_contrast_keeps_its_mask(size: tuple[int, int], lev
     assert np.isfinite(refinement.energies).all()
 
 
+def test_what_lies_deep_within_a_defect_stays_and_its_rim_is_redrawn() -> None:
+    pixels = np.full((120, 120, 3), 90, np.uint8)
+    pixels[40:80, 40:80] = 200
+    pixels[55:65, 55:65] = 90  # looks like the ground, but lies in the middle of the defect
+    relative = blunt_map((120, 120), (60, 60, 30))
+    mask = refine(Scripted(relative, patch=6.0), pixels).mask
+    assert mask[55:65, 55:65].all()
+    assert not refine(Scripted(relative, patch=6.0), pixels, RefineSettings(core_patches=9.0)).mask[58:62, 58:62].any()
+
+
 @pytest.mark.parametrize("number", [1, 3, 9])
 def test_the_detector_is_asked_at_most_once_for_each_iteration(number: int) -> None:
     detector = Scripted(noise_map(1, (50, 60)))
