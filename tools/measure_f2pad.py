@@ -50,7 +50,6 @@ DETECTORS = ("fbft", "padim", "patchcore", "cflow", "nominal-mean")
 FALSE_ALARM_RATE = 0.01
 GUIDED_EPS = 1e-3
 CANDIDATES = np.geomspace(0.1, 4, 60)
-NUM_PICTURES = 3
 PICTURE_PX = 360
 
 
@@ -93,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("root", type=Path, metavar="DATA", help="one category")
     add("--detector", choices=DETECTORS, required=True)
     add("--bundle", type=Path, help="for fbft")
+    add("--weights", type=Path, help="local teacher weights of the bundle, .safetensors")
     add("--peer-weights", type=Path, help="ResNet-18 for the others, .safetensors")
     add("--every", type=int, default=1, metavar="N", help="take every Nth defective image")
     add("--most-nominal", type=int, default=1000, metavar="N", help="to fit the others on")
@@ -111,8 +111,13 @@ def measure(args: argparse.Namespace) -> int:
     """Measure one detector on one data set; writes DIR/DATA-DETECTOR.json and pictures beside it."""
     torch.set_num_threads(args.threads)
     console = Console(stderr=True, highlight=False)
-    [category] = categories(args.root)
+    found_categories = categories(args.root)
+    if len(found_categories) != 1:
+        raise ArgumentError(f"{args.root} has {len(found_categories)} categories; name the folder of one")
+    category = found_categories[0]
     tests = [test for test in category.tests if test.is_defective and test.mask is not None][:: args.every]
+    if not tests:
+        raise ArgumentError(f"{args.root} has no defective image with a mask to measure on")
     started = time.perf_counter()
     detector = _detector(args, category)
     fit_s = time.perf_counter() - started
@@ -153,7 +158,7 @@ def _detector(args: argparse.Namespace, category: Category) -> Any:
 
         if args.bundle is None:
             raise ArgumentError("fbft has no bundle; name one with --bundle")
-        return BundleDetector(open_bundle(args.bundle))
+        return BundleDetector(open_bundle(args.bundle), args.weights)
     if args.detector == "nominal-mean":
         detector: Any = NominalMean()
     else:
@@ -183,7 +188,7 @@ def _masks(
     return {
         "coarse": coarse,
         "guided filter": _guided(image, relative_map, coarse, reach_px),
-        "sharpened": sharpened(image, coarse, relative_map, reach_px) if coarse.any() else coarse,
+        "sharpened": sharpened(image, coarse, relative_map, reach_px),
         "refined": refinement.mask,
     }, cost
 

@@ -29,6 +29,8 @@ LATTICE_PX = CELL_PX // 2
 # Around each neighbourhood, for the fill-in to look at in full resolution.
 MARGIN_PX = 16
 _TINY = 1e-6
+# Levels; differences to a fill-in of a plain ground are below it, and are none.
+ROUNDING = 0.01
 
 _Level = tuple[Float32, Float32]
 _Boxes = NDArray[np.int32]
@@ -72,6 +74,9 @@ def sharpened_picture(picture: Picture, mask: Bool, reach_px: float) -> Bool:
     of its threshold, a the difference to the filled-in part. The square, the mean and the reach were chosen on two data
     sets and confirmed on two others (docs/benchmarks/f2pad.md).
 
+    |a| is smoothed first, and regions whose reaches touch share one mean. Where the reach leaves nothing of the frame
+    to fill in from, the mask stays as it is.
+
     Args:
         picture: The frame and its map; not asked for anything when nothing is flagged.
         mask: (height, width) bool, what the map flags.
@@ -82,6 +87,8 @@ def sharpened_picture(picture: Picture, mask: Bool, reach_px: float) -> Bool:
     """
     found = np.zeros(mask.shape, np.bool_)
     views = [_View(window, picture, mask, reach_px) for window in windows_around(mask, reach_px)]
+    if sum(int(np.count_nonzero(view.near)) for view in views) == mask.size:
+        return np.array(mask)
     if views:
         ground = _ground(picture.lattice(), views)
         for view in views:
@@ -110,7 +117,7 @@ def agreement(residual: Float32, near: Bool, relative_map: Float32) -> Float32:
     """m² |a| over the mean |a| of each connected neighbourhood; 0 outside.
 
     Args:
-        residual: (height, width) float32, |a| of each pixel, of any unit.
+        residual: (height, width) float32, |a| of each pixel, in levels of 0 to 255.
         near: (height, width) bool, the neighbourhoods.
         relative_map: (height, width) float32, the anomaly map over the pixel threshold.
 
@@ -120,7 +127,7 @@ def agreement(residual: Float32, near: Bool, relative_map: Float32) -> Float32:
     smooth = _within(cv2.blur(residual, (SMOOTHING_PX, SMOOTHING_PX)), near)
     mean = _mean_of_each(smooth, near)
     score = cv2.multiply(cv2.multiply(smooth, relative_map, dst=smooth), relative_map, dst=smooth)
-    return np.asarray(np.divide(score, mean + np.float32(_TINY), out=score), np.float32)
+    return np.asarray(np.divide(score, mean + np.float32(ROUNDING), out=score), np.float32)
 
 
 def neighbourhood(mask: Bool, reach_px: float) -> Bool:

@@ -84,8 +84,17 @@ def test_a_region_without_a_picture_of_it_stays_as_it_is(size: tuple[int, int], 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 45), (120, 200)])
 def test_a_region_that_is_the_whole_frame_stays_in_it(size: tuple[int, int]) -> None:
     mask = np.ones(size, np.bool_)
-    found = sharpened(texture(0, size), mask, np.full(size, 2, np.float32), REACH_PX)
-    assert (found.shape, bool(found.any())) == (size, True)
+    assert sharpened(texture(0, size), mask, np.full(size, 2, np.float32), REACH_PX).all()
+
+
+def test_without_ground_to_fill_in_from_the_mask_stays() -> None:
+    pixels = np.full((200, 200, 3), 200, np.uint8)
+    pixels[70:130, 70:130] = 20
+    mask = np.zeros((200, 200), np.bool_)
+    mask[50:150, 50:150] = True
+    relative = np.where(mask, 1.5, 0.5).astype(np.float32)
+    assert (sharpened(pixels, mask, relative, 80.0) == mask).all()
+    assert overlap(sharpened(pixels, mask, relative, 28.0), pixels[..., 0] == 20) > 0.8
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, -12), (-12, 0), (-12, -12), (40, 0)])

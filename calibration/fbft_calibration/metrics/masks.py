@@ -19,7 +19,7 @@ BOUNDARY_TOLERANCE = 0.0075  # of the image's diagonal
 
 @dataclass(frozen=True, slots=True)
 class MaskFit:
-    """Each in [0, 1]; 1 where both masks are empty.
+    """Each in [0, 1]; 1 where the masks are equal, empty ones too.
 
     Attributes:
         iou: Intersection over union.
@@ -39,9 +39,9 @@ def mask_fit(found: Bool, truth: Bool) -> MaskFit:
         found: (height, width) bool.
         truth: (height, width) bool.
     """
-    both, either = int(np.count_nonzero(found & truth)), int(np.count_nonzero(found | truth))
-    if not either:
+    if np.array_equal(found, truth):
         return MaskFit(1.0, 1.0, 1.0)
+    both, either = int(np.count_nonzero(found & truth)), int(np.count_nonzero(found | truth))
     return MaskFit(both / either, 2 * both / (both + either), _boundary_f(found, truth))
 
 

@@ -23,10 +23,10 @@ from fbft_edge.images import read_image
 _CFLOW = Recipe(
     "Cflow",
     RESNET,
-    {"backbone": RESNET, "fiber_batch_size": 1024},
+    {"backbone": RESNET, "fiber_batch_size": 256},
     epochs=24,
     batch_images=4,
-    remarks="ResNet-18 in the place of WideResNet-50, 24 epochs, fibers in batches of 1,024",
+    remarks="ResNet-18 in the place of WideResNet-50, 24 epochs, fibers in batches of 256",
 )
 _RECIPES: Mapping[str, Recipe] = {"padim": PEERS["padim"], "patchcore": PEERS["patchcore"], "cflow": _CFLOW}
 NAMES = tuple(_RECIPES)
@@ -70,7 +70,7 @@ class AnomalibDetector:
 
     def relative_map(self, pixels: Uint8) -> Float32:
         """See `RefinableDetector`: distances, bilinearly at the image's size."""
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255
         with torch.inference_mode():
             distances = self._distances(self._peer, image[None])
             found = functional.interpolate(distances, image.shape[-2:], mode="bilinear", align_corners=False)

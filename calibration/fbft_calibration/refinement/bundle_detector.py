@@ -19,7 +19,7 @@ from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision
 from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
-from fbft_edge.errors import TeacherError
+from fbft_edge.errors import MapError, TeacherError
 from fbft_edge.frame import Detection, Float32, Uint8
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import load_prototypes
@@ -37,7 +37,7 @@ class BundleDetector(Closeable):
         weights: Local teacher weights, or None for the teacher's own.
 
     Raises:
-        BundleError: The bundle has no thresholds.
+        BundleError: The bundle has no thresholds, or prototypes of another patch distance.
         TeacherError: The teacher cannot be had, or its weights are not those that the bundle was fitted with.
     """
 
@@ -57,8 +57,15 @@ class BundleDetector(Closeable):
         return self.relative(self.map_of(pixels))
 
     def map_of(self, pixels: Uint8) -> Float32:
-        """The engine's anomaly map, (height, width) float32, owned by the caller."""
-        return np.array(self._detectors.of(*pixels.shape[:2]).map_of(pixels), np.float32)
+        """The engine's anomaly map, (height, width) float32, owned by the caller.
+
+        Raises:
+            MapError: It holds values that are not numbers.
+        """
+        found = np.array(self._detectors.of(*pixels.shape[:2]).map_of(pixels), np.float32)
+        if not np.isfinite(found).all():
+            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
+        return found
 
     def relative(self, anomaly_map: Float32) -> Float32:
         """A map in units of the pixel threshold, as `relative_map` has it."""

@@ -74,6 +74,8 @@ class Refinement:
 def refine(detector: RefinableDetector, pixels: Uint8, settings: RefineSettings | None = None) -> Refinement:
     """Refine the mask of one image; what is not flagged costs nothing.
 
+    Where the reach leaves nothing of the image to fill in from, the mask stays as it is.
+
     Args:
         detector: Its map and energy.
         pixels: (height, width, 3) uint8 RGB.
@@ -89,13 +91,15 @@ def refine(detector: RefinableDetector, pixels: Uint8, settings: RefineSettings 
         return Refinement(flagged, flagged.copy(), np.zeros(flagged.shape, np.float32), ())
     patch_px = detector.patch_px(*flagged.shape)
     near = neighbourhood(flagged, settings.reach_patches * patch_px)
+    if near.all():
+        return Refinement(flagged, flagged.copy(), np.zeros(flagged.shape, np.float32), ())
     box = _box_around(near, 2 * patch_px)
     difference = (pixels[box] - filled_in(pixels, near)[box]) / np.float32(255)
     gates, energies = _explain(detector, pixels, difference, near, box, patch_px, settings)
     anomaly = np.zeros(flagged.shape, np.float32)
     anomaly[box] = np.linalg.norm(difference, axis=2) * gates
-    agreed = agreement(anomaly, near, relative_map) > 1
-    mask = same_regions(agreed | _core(flagged, settings.core_patches * patch_px), flagged)
+    agreed = agreement(255 * anomaly, near, relative_map) > 1
+    mask = same_regions(agreed, flagged) | _core(flagged, settings.core_patches * patch_px)
     return Refinement(flagged, mask, anomaly, tuple(energies))
 
 
@@ -117,7 +121,7 @@ def _explain(
 ) -> tuple[Float32, list[float]]:
     """Gates of the difference in the box, float32, 0 or more, and the energy before each step."""
     generator = torch.Generator().manual_seed(settings.seed)
-    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255
     away = torch.from_numpy(difference).permute(2, 0, 1)
     weights = torch.from_numpy(near).float()
     near = near[box]

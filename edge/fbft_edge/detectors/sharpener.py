@@ -39,7 +39,7 @@ class Sharpener:
             map_of: The anomaly map of a window, (rows, columns) float32.
 
         Returns:
-            (height, width) bool, owned by the caller; empty where `mask` is.
+            (height, width) bool, owned by the caller; all False when `mask` is.
         """
         picture = _InspectedPicture(pixels, self._pixel_format, map_of, self._unit)
         return sharpened_picture(picture, mask, self._reach_px)

@@ -98,12 +98,27 @@ def test_a_detector_whose_gradient_is_noise_adds_no_region(seed: int, size: tupl
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 5), (64, 48)])
 @pytest.mark.parametrize("level", [0, 90, 255])
-def test_an_image_without_any_contrast_keeps_its_mask(size: tuple[int, int], level: int) -> None:
-    relative = blunt_map(size, (size[0] // 2, size[1] // 2, 3))
+@pytest.mark.parametrize("radius", [3, 20])
+def test_an_image_without_any_contrast_keeps_its_mask(size: tuple[int, int], level: int, radius: int) -> None:
+    relative = blunt_map(size, (size[0] // 2, size[1] // 2, radius))
     refinement = refine(Scripted(relative), np.full((*size, 3), level, np.uint8))
-    assert_same_regions(refinement)
+    assert (refinement.mask == refinement.flagged).all()
     assert np.isfinite(refinement.anomaly).all()
     assert np.isfinite(refinement.energies).all()
+
+
+def test_without_ground_to_fill_in_from_the_mask_stays() -> None:
+    pixels = np.full((60, 60, 3), 200, np.uint8)
+    pixels[20:40, 20:40] = 20
+    refinement = refine(Scripted(blunt_map((60, 60), (30, 30, 15)), patch=30.0), pixels)
+    assert (refinement.mask == refinement.flagged).all()
+
+
+def test_an_image_as_opencv_turns_it_around_is_taken() -> None:
+    pixels, relative = texture(3, (40, 50)), blunt_map((40, 50), (20, 20, 6))
+    pixels.flags.writeable = False
+    turned = refine(Scripted(relative), np.ascontiguousarray(pixels[..., ::-1])[..., ::-1])
+    assert (turned.mask == refine(Scripted(relative), pixels).mask).all()
 
 
 def test_what_lies_deep_within_a_defect_stays_and_its_rim_is_redrawn() -> None:
