@@ -23,10 +23,10 @@ from fbft_edge.images import read_image
 _CFLOW = Recipe(
     "Cflow",
     RESNET,
-    {"backbone": RESNET, "fiber_batch_size": 256},
-    epochs=24,
+    {"backbone": RESNET},
+    epochs=8,
     batch_images=4,
-    remarks="ResNet-18 in the place of WideResNet-50, 24 epochs, fibers in batches of 256",
+    remarks="ResNet-18 in the place of WideResNet-50, 8 epochs",
 )
 _RECIPES: Mapping[str, Recipe] = {"padim": PEERS["padim"], "patchcore": PEERS["patchcore"], "cflow": _CFLOW}
 NAMES = tuple(_RECIPES)
