@@ -71,8 +71,8 @@ def sharpened_picture(picture: Picture, mask: Bool, reach_px: float) -> Bool:
     """Redraw the regions of a mask. Each stays, in another shape, whole or in parts: none is added, none is lost.
 
     A pixel within reach is taken where m² |a| exceeds the mean |a| of the region's neighbourhood; m is the map in units
-    of its threshold, a the difference to the filled-in part. The square, the mean and the reach were chosen on two data
-    sets and confirmed on two others (docs/benchmarks/f2pad.md).
+    of its threshold, a the difference to the filled-in part. docs/benchmarks/f2pad.md says which data the
+    square, the mean and the reach were chosen on.
 
     |a| is smoothed first, and regions whose reaches touch share one mean. Where the reach leaves nothing of the frame
     to fill in from, the mask stays as it is.
