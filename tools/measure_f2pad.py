@@ -31,9 +31,8 @@ from fbft_calibration.benchmark.result import provenance
 from fbft_calibration.layouts import Category, TestImage, categories
 from fbft_calibration.metrics.masks import mask_fit
 from fbft_calibration.progress import tracked
-from fbft_calibration.refinement.detector import RefinableDetector
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
-from fbft_calibration.threshold import NominalScores, conformal_thresholds
+from fbft_calibration.threshold import peak_threshold
 from fbft_edge.bundle import open_bundle
 from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
@@ -53,18 +52,6 @@ CANDIDATES = np.geomspace(0.1, 4, 60)
 PICTURE_PX = 360
 
 
-class AtThreshold:
-    """A detector at another threshold, with its map at hand; see `RefinableDetector`."""
-
-    def __init__(self, detector: RefinableDetector, relative_map: Float32, threshold: float) -> None:
-        self._map = np.asarray(relative_map / np.float32(threshold), np.float32)
-        self.patch_px, self.energy = detector.patch_px, detector.energy
-
-    def relative_map(self, pixels: Uint8) -> Float32:
-        """The map that it was given."""
-        return self._map
-
-
 class NominalMean:
     """Difference to the mean nominal image, with a threshold but nothing to refine."""
 
@@ -74,7 +61,7 @@ class NominalMean:
         self._mean = np.mean([image for image in images if image.shape == images[0].shape], axis=0)
         self._threshold = 1.0
         peaks = np.array([self.relative_map(read_image(path)).max() for path in held_out], np.float64)
-        self._threshold = conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, false_alarm_rate).pixel
+        self._threshold = peak_threshold(peaks, false_alarm_rate)
 
     def relative_map(self, pixels: Uint8) -> Float32:
         """Smoothed as the sharpening's residual is."""
@@ -183,7 +170,7 @@ def _masks(
     patch_px = detector.patch_px(*coarse.shape)
     reach_px = REACH_PATCHES * patch_px
     started = time.perf_counter()
-    refinement = refine(AtThreshold(detector, found, threshold), image, settings)
+    refinement = refine(detector, image, settings, relative_map)
     cost = {"seconds": time.perf_counter() - started, "regions": cv2.connectedComponents(coarse.view(np.uint8))[0] - 1}
     return {
         "coarse": coarse,

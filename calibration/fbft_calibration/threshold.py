@@ -95,6 +95,16 @@ def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: 
     )
 
 
+def peak_threshold(peaks: Float64, rate: float) -> float:
+    """`conformal_thresholds` for a detector of which only the map counts.
+
+    Args:
+        peaks: (images,) float64, largest map values of nominal images that were not fitted on.
+        rate: False-alarm rate, a fraction in (0, 1).
+    """
+    return conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, rate).pixel
+
+
 def images_needed(rate: float) -> int:
     """Held-out nominal images from which thresholds can keep an expected false-alarm rate."""
     return math.ceil(1 / rate - 1e-9) - 1

@@ -5,14 +5,27 @@ Knows nothing about how the map was made.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
+from fbft_edge.errors import MapError
 from fbft_edge.frame import Bool, Float32, Region
 
 TOP_FRACTION = 0.001
 MAX_REGIONS = 256
 _SAMPLE_STRIDE = 16
+
+
+def require_numbers(*values: float) -> None:
+    """Accept what was found in a map: its score, its extremes.
+
+    Raises:
+        MapError: One is not a number or not finite, so that no verdict can stand on the map.
+    """
+    if not all(map(math.isfinite, values)):
+        raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
 
 
 def image_score(anomaly_map: Float32) -> float:

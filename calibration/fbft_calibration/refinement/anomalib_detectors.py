@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fbft_calibration.peers.anomalib_peer import AnomalibPeer
 from fbft_calibration.peers.recipes import PEERS, RESNET, Recipe
-from fbft_calibration.threshold import NominalScores, conformal_thresholds
+from fbft_calibration.threshold import peak_threshold
 from fbft_edge.frame import Float32, Uint8
 from fbft_edge.images import read_image
 
@@ -33,7 +33,7 @@ NAMES = tuple(_RECIPES)
 
 
 class AnomalibDetector:
-    """See `fbft_calibration.refinement.detector.RefinableDetector`. Energies are those of `ENERGIES`.
+    """See `fbft_calibration.refinement.detector.RefinableDetector`. The energy is the sum of the map that it flags by.
 
     Args:
         name: One of `NAMES`.
@@ -54,13 +54,13 @@ class AnomalibDetector:
         Args:
             nominal: Image files.
             held_out: Image files that are not among them, at least one.
-            false_alarm_rate: Of images with a pixel above the threshold; see `conformal_thresholds`.
+            false_alarm_rate: Of images with a pixel above the threshold; see `peak_threshold`.
         """
         self._peer.fit(nominal)
         self._peer.network.requires_grad_(False)
         self._threshold = 1.0
         peaks = np.array([self.relative_map(read_image(path)).max() for path in held_out], np.float64)
-        self._threshold = conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, false_alarm_rate).pixel
+        self._threshold = peak_threshold(peaks, false_alarm_rate)
 
     def patch_px(self, height: int, width: int) -> float:
         """See `RefinableDetector`: the stride of the finest features, back in image pixels, mean of both axes."""

@@ -19,8 +19,9 @@ from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision
 from fbft_edge.detectors.selection import DetectorPool
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
-from fbft_edge.errors import MapError, TeacherError
+from fbft_edge.errors import TeacherError
 from fbft_edge.frame import Detection, Float32, Uint8
+from fbft_edge.scoring import require_numbers
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import load_prototypes
 from fbft_export.students import load_students
@@ -63,8 +64,7 @@ class BundleDetector(Closeable):
             MapError: It holds values that are not numbers.
         """
         found = np.array(self._detectors.of(*pixels.shape[:2]).map_of(pixels), np.float32)
-        if not np.isfinite(found).all():
-            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
+        require_numbers(float(found.min()), float(found.max()))
         return found
 
     def relative(self, anomaly_map: Float32) -> Float32:

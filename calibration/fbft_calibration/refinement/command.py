@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fbft_calibration.progress import tracked
 from fbft_calibration.refinement.bundle_detector import BundleDetector
-from fbft_calibration.refinement.detector import RefinableDetector
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
 from fbft_calibration.refinement.pictures import Changes, before_and_after
 from fbft_edge.bundle import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ImageError, MapError
-from fbft_edge.frame import Detection, Float32, Uint8
+from fbft_edge.frame import Detection, Uint8
 from fbft_edge.images import read_image, write_image
 from fbft_edge.inspection import OVERVIEW, output_names, results_file
 from fbft_edge.scoring import find_regions
@@ -93,31 +91,13 @@ class BundleRefiner(Closeable):
         anomaly_map = detection.anomaly_map
         if anomaly_map is None:
             anomaly_map = self._detector.map_of(pixels)
-        inspected = _Inspected(self._detector, self._detector.relative(anomaly_map))
-        refinement = refine(inspected, pixels, self._settings)
+        refinement = refine(self._detector, pixels, self._settings, self._detector.relative(anomaly_map))
         mask = same_regions(refinement.mask, detection.mask)
         return replace(detection, mask=mask, regions=find_regions(mask, anomaly_map)), refinement.energies
 
     def close(self) -> None:
         """Give the models' memory back."""
         self._detector.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Inspected:
-    """A detector to refine, whose map of the one picture is there already."""
-
-    detector: RefinableDetector
-    relative: Float32
-
-    def patch_px(self, height: int, width: int) -> float:
-        return self.detector.patch_px(height, width)
-
-    def relative_map(self, pixels: Uint8) -> Float32:
-        return self.relative
-
-    def energy(self, image: torch.Tensor, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return self.detector.energy(image, weights, generator)
 
 
 def refine_images(

@@ -71,7 +71,12 @@ class Refinement:
     energies: tuple[float, ...]
 
 
-def refine(detector: RefinableDetector, pixels: Uint8, settings: RefineSettings | None = None) -> Refinement:
+def refine(
+    detector: RefinableDetector,
+    pixels: Uint8,
+    settings: RefineSettings | None = None,
+    relative_map: Float32 | None = None,
+) -> Refinement:
     """Refine the mask of one image; what is not flagged costs nothing.
 
     Where the reach leaves nothing of the image to fill in from, the mask stays as it is.
@@ -80,12 +85,14 @@ def refine(detector: RefinableDetector, pixels: Uint8, settings: RefineSettings 
         detector: Its map and energy.
         pixels: (height, width, 3) uint8 RGB.
         settings: None for the defaults.
+        relative_map: The detector's, where it is there already; at any threshold.
 
     Returns:
         Equal for equal arguments, on the same machine and number of threads.
     """
     settings = settings or RefineSettings()
-    relative_map = detector.relative_map(pixels)
+    if relative_map is None:
+        relative_map = detector.relative_map(pixels)
     flagged = relative_map > 1
     if not flagged.any():
         return Refinement(flagged, flagged.copy(), np.zeros(flagged.shape, np.float32), ())

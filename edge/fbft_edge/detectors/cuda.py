@@ -17,13 +17,13 @@ from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import Bundle
 from fbft_edge.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.sharpener import Sharpener
-from fbft_edge.errors import EngineError, MapError
+from fbft_edge.errors import EngineError
 from fbft_edge.frame import Bool, Detection, Float32, Region
 from fbft_edge.kernels import read_cubins
 from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.kernels.frame_kernels import FrameKernels
 from fbft_edge.pixel_format import PixelFormat, Pixels, Window, require_pixels
-from fbft_edge.scoring import find_regions
+from fbft_edge.scoring import find_regions, require_numbers
 from fbft_edge.tiling import TilePlan
 
 if TYPE_CHECKING:
@@ -189,8 +189,7 @@ class CudaDetector:
 
     def _detection(self, frame: DeviceFrame) -> Detection:
         score, peak = (float(value) for value in self._finished(frame).host["result"])
-        if not (np.isfinite(score) and np.isfinite(peak)):
-            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
+        require_numbers(score, peak)
         mask, regions = self._mask_and_regions(frame, peak)
         return Detection(score, peak, mask, regions, score > self._image_threshold or bool(regions))
 

@@ -17,10 +17,10 @@ from fbft_edge.anomaly_map import MapOperator
 from fbft_edge.bundle import GRAPH, Bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.sharpener import Sharpener
-from fbft_edge.errors import EngineError, MapError
+from fbft_edge.errors import EngineError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
 from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
-from fbft_edge.scoring import find_regions, image_score
+from fbft_edge.scoring import find_regions, image_score, require_numbers
 from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
 
@@ -193,8 +193,7 @@ class OpenVinoDetector:
             MapError: The map holds values that are not numbers, on which no verdict can stand.
         """
         peak = float(anomaly_map.max())
-        if not np.isfinite(peak) or not np.isfinite(anomaly_map.min()):
-            raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
+        require_numbers(peak, float(anomaly_map.min()))
         score = image_score(anomaly_map)
         mask = anomaly_map > self._pixel_threshold
         if self._sharpener is not None and pixels is not None and peak > self._pixel_threshold:
