@@ -164,13 +164,13 @@ def _masks(
 ) -> tuple[dict[str, Bool], dict[str, float]]:
     """Masks by method, and what refining cost."""
     relative_map = found / np.float32(threshold)
-    coarse = relative_map > 1
+    coarse = _coarse(detector, image, relative_map, is_calibrated=threshold == 1)
     if isinstance(detector, NominalMean):
         return {"coarse": coarse}, {}
     patch_px = detector.patch_px(*coarse.shape)
     reach_px = REACH_PATCHES * patch_px
     started = time.perf_counter()
-    refinement = refine(detector, image, settings, relative_map)
+    refinement = refine(detector, image, settings, relative_map, coarse)
     cost = {"seconds": time.perf_counter() - started, "regions": cv2.connectedComponents(coarse.view(np.uint8))[0] - 1}
     return {
         "coarse": coarse,
@@ -178,6 +178,15 @@ def _masks(
         "sharpened": sharpened(image, coarse, relative_map, reach_px),
         "refined": refinement.mask,
     }, cost
+
+
+def _coarse(detector: Any, image: Uint8, relative_map: Float32, *, is_calibrated: bool) -> Bool:
+    """What is redrawn: the bundle's own mask at its own threshold, with its outlines; else what exceeds 1."""
+    from fbft_calibration.refinement.bundle_detector import BundleDetector
+
+    if is_calibrated and isinstance(detector, BundleDetector):
+        return detector.detect(image).mask
+    return np.asarray(relative_map > 1)
 
 
 def _guided(image: Uint8, relative_map: Float32, coarse: Bool, reach_px: float) -> Bool:

@@ -25,6 +25,8 @@ from fbft_edge.picture_statistics import picture_statistics
 from fbft_edge.scoring import image_score
 
 CONFIDENCE = 0.95
+ORDINARY_FRACTION = 0.01
+_SAMPLE_STRIDE = 4
 
 Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -37,11 +39,13 @@ class NominalScores:
         score: (images,) float64 image scores.
         peak: (images,) float64 largest map values.
         pictures: What `picture_statistics` says about the same images.
+        ordinary: (images,) float64, what 1 % of an image's map exceeds; None where outlines are not asked for.
     """
 
     score: Float64
     peak: Float64
     pictures: tuple[dict[str, float], ...] = ()
+    ordinary: Float64 | None = None
 
 
 def measure_scores(
@@ -55,17 +59,18 @@ def measure_scores(
     for image in tracked(images, what, console):
         pixels = image.read()
         anomaly_map: Float32 = detectors.of(*image.size).map_of(pixels)
-        values.append((image_score(anomaly_map), float(anomaly_map.max())))
+        values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))
         pictures.append(picture_statistics(pixels))
-    score, peak = np.array(values, np.float64).T
-    return NominalScores(score, peak, tuple(pictures))
+    score, peak, ordinary = np.array(values, np.float64).T
+    return NominalScores(score, peak, tuple(pictures), ordinary)
 
 
 def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:
     """Thresholds of score and peak that nominal frames exceed, either of them, at most at the rate asked for.
 
     The larger of score and peak, each in its own unit, is the one conformal statistic, so the rate holds for both
-    together. The units must not depend on the held-out images.
+    together. The units must not depend on the held-out images. Outlines do not enter any rate: they say how far to
+    draw what is flagged, which is to the mean of what 1 % of a nominal image's map exceeds, at the lowest.
 
     Args:
         held_out: Scores of nominal images that were not fitted on.
@@ -92,6 +97,7 @@ def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: 
         supported_rate=exceeding / (num_images + 1),
         upper_rate=float(beta.ppf(CONFIDENCE, exceeding, rank)),
         num_images=num_images,
+        outline=None if held_out.ordinary is None else float(held_out.ordinary.mean()),
     )
 
 
@@ -103,6 +109,11 @@ def peak_threshold(peaks: Float64, rate: float) -> float:
         rate: False-alarm rate, a fraction in (0, 1).
     """
     return conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, rate).pixel
+
+
+def _ordinary(anomaly_map: Float32) -> float:
+    """What 1 % of a map exceeds, from every fourth pixel of every fourth row; maps are smooth."""
+    return float(np.quantile(anomaly_map[::_SAMPLE_STRIDE, ::_SAMPLE_STRIDE], 1 - ORDINARY_FRACTION))
 
 
 def images_needed(rate: float) -> int:

@@ -82,8 +82,9 @@ class Detection:
     Attributes:
         score: Mean of the top 0.1 % of anomaly-map pixels, dimensionless, at least 0.
         peak: Largest anomaly-map value.
-        mask: (height, width) bool, True where the anomaly map exceeds the pixel threshold, or what became of that by
-            sharpening (`fbft_edge.sharpening`); owned by the detection.
+        mask: (height, width) bool, True where the anomaly map exceeds the pixel threshold and around that as far as the
+            outlines reach (`fbft_edge.scoring`), or what became of that by sharpening (`fbft_edge.sharpening`); owned
+            by the detection.
         regions: Connected components of the mask, largest peak first.
         is_anomalous: True when the score exceeds the image threshold or the mask is not empty.
         anomaly_map: (height, width) float32, or None when it was not asked for.

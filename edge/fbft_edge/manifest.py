@@ -7,6 +7,7 @@ hold. Knows nothing about files.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,8 @@ class Thresholds:
         supported_rate: Expected false-alarm rate of the thresholds, at least 1 / (num_images + 1).
         upper_rate: The true rate lies below this with 95 % confidence over the draw of calibration images.
         num_images: Held-out nominal images behind them.
+        outline: Map value below which no flagged region is drawn; it flags nothing by itself. None in bundles made
+            before there was one, whose regions end at `pixel`.
     """
 
     image: float
@@ -50,6 +53,11 @@ class Thresholds:
     supported_rate: float
     upper_rate: float
     num_images: int
+    outline: float | None = None
+
+
+# Of a bundle before calibration.
+NOTHING_FLAGGED = Thresholds(math.inf, math.inf, requested_rate=0, supported_rate=0, upper_rate=0, num_images=0)
 
 
 def json_from_bytes(raw: bytes) -> Any:
@@ -138,6 +146,7 @@ def thresholds_from_json(value: Any) -> Thresholds | None:
         supported_rate=number(contents["supported_rate"], 0, 1),
         upper_rate=number(contents["upper_rate"], 0, 1),
         num_images=integer(contents["num_images"], 1, 1 << 40),
+        outline=None if contents.get("outline") is None else number(contents["outline"], 0, 4),
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fbft_edge.frame import Bool, Float32, Uint8
 from fbft_edge.pixel_format import Window
+from fbft_edge.scoring import parts_that_touch
 
 REACH_PATCHES = 2.0
 SMOOTHING_PX = 5
@@ -160,8 +161,8 @@ def same_regions(found: Bool, flagged: Bool) -> Bool:
     Returns:
         (height, width) bool: as many flagged regions as before are represented, and nothing else.
     """
-    touching = _parts_that_touch(found, flagged)
-    lost = flagged & ~_parts_that_touch(flagged, touching)
+    touching = parts_that_touch(found, flagged)
+    lost = flagged & ~parts_that_touch(flagged, touching)
     return touching | lost
 
 
@@ -273,14 +274,6 @@ def _mean_of_each(values: Float32, near: Bool) -> Float32:
     sums, areas = np.bincount(labels.ravel(), values.ravel(), count), np.bincount(labels.ravel(), minlength=count)
     means: Float32 = (sums / areas.clip(1)).astype(np.float32)
     return np.asarray(means[labels], np.float32)
-
-
-def _parts_that_touch(parts: Bool, others: Bool) -> Bool:
-    """Connected components (8 neighbours) of `parts` with a pixel in `others`; `parts` itself when all have."""
-    count, labels = cv2.connectedComponents(parts.view(np.uint8), connectivity=8)
-    kept = np.zeros(count, np.bool_)
-    kept[labels[parts & others]] = True
-    return parts if kept[1:].all() else np.asarray(kept[labels], np.bool_)
 
 
 def _within(values: NDArray[Any], where: Bool) -> Float32:

@@ -66,6 +66,8 @@ def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, n
         small_bundle.notes["calibration"]["score"],
         small_bundle.notes["calibration"]["peak"],
     )
+    assert scores.ordinary is not None
+    assert small_bundle.require_thresholds().outline == scores.ordinary.mean()
 
 
 def test_the_bundle_knows_what_its_nominal_pictures_and_scores_are_like(

@@ -57,7 +57,7 @@ def sealed(path: Path) -> Bundle:
             teacher=TeacherIdentity("dinov2-small-offline", "ab" * 32, 384, (5, 8)),
             tile=TileGeometry(112, 14, 2, 0.5),
             frame_sizes=((140, 182), (64, 64)),
-            thresholds=Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 49),
+            thresholds=Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 49, outline=0.3),
             notes={"units": {"score": 0.25}, "left_out": []},
         )
     )

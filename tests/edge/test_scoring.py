@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fbft_edge.frame import Bool, Float32, Region
-from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score
+from fbft_edge.manifest import Thresholds
+from fbft_edge.pixel_format import Window
+from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score, outline_level, outlined
 
+THRESHOLDS = Thresholds(0.4, 0.6, 0.01, 0.01, 0.05, 100, outline=0.1)
 ndimage = pytest.importorskip("scipy.ndimage", reason="regions are compared with SciPy's")
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=150)
@@ -120,3 +125,72 @@ def test_the_region_of_the_largest_map_value_is_always_kept() -> None:
     mask[100, 199] = True
     anomaly_map[100, 199] = 4
     assert find_regions(mask, anomaly_map)[0].peak == 4
+
+
+# Outlines
+
+
+def smooth_map(shape: tuple[int, int], seed: int, sigma: float) -> Float32:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), sigma)
+    found: Float32 = ((noise - noise.min()) / max(float(np.ptp(noise)), 1e-9)).astype(np.float32)
+    return found
+
+
+def reaching_out(flagged: Bool, anomaly_map: Float32, level: float) -> Bool:
+    labels, _ = ndimage.label((anomaly_map > level) | flagged, np.ones((3, 3)))
+    return np.asarray(np.isin(labels, np.unique(labels[flagged])) & (labels > 0))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SHAPES, st.integers(0, 2**32 - 1), st.floats(0, 40), st.floats(0, 1), st.floats(0, 1))
+def test_regions_reach_as_far_as_the_map_exceeds_the_level(
+    shape: tuple[int, int], seed: int, sigma: float, threshold: float, share: float
+) -> None:
+    anomaly_map = smooth_map(shape, seed, sigma)
+    flagged, level = anomaly_map > threshold, share * threshold
+    found = outlined(flagged, level, lambda window: anomaly_map[window.part])
+    np.testing.assert_array_equal(found, reaching_out(flagged, anomaly_map, level))
+
+
+def test_a_defect_just_above_the_threshold_is_drawn_at_half_of_its_peak() -> None:
+    y, x = np.mgrid[:200, :300]
+    spot = np.exp(-((x - 150) ** 2 + (y - 100) ** 2) / (2 * 20.0**2)).astype(np.float32)
+    level = outline_level(1.0, dataclasses.replace(THRESHOLDS, pixel=0.95))
+    found = outlined(spot > 0.95, level, lambda window: spot[window.part])
+    half_width_px = 20 * np.sqrt(2 * np.log(2))
+    assert int(found.sum()) == pytest.approx(np.pi * half_width_px**2, rel=0.01)
+
+
+def test_a_defect_far_above_the_threshold_is_drawn_at_the_threshold() -> None:
+    assert outline_level(3.0, THRESHOLDS) == THRESHOLDS.pixel
+
+
+def test_no_outline_goes_where_nominal_images_go() -> None:
+    assert outline_level(0.7, dataclasses.replace(THRESHOLDS, outline=0.45)) == 0.45
+
+
+def test_a_bundle_without_outlines_draws_what_exceeds_its_threshold() -> None:
+    assert outline_level(0.7, dataclasses.replace(THRESHOLDS, outline=None)) == THRESHOLDS.pixel
+
+
+def test_only_what_lies_around_a_region_is_asked_for() -> None:
+    anomaly_map = np.zeros((2000, 3000), np.float32)
+    anomaly_map[1000:1010, 1500:1700] = 0.6
+    anomaly_map[1004, 1504] = 1.0
+    asked: list[int] = []
+
+    def map_of(window: Window) -> Float32:
+        part = anomaly_map[window.part]
+        asked.append(part.size)
+        return part
+
+    found = outlined(anomaly_map > 0.9, 0.5, map_of)
+    np.testing.assert_array_equal(found, anomaly_map > 0.5)
+    assert sum(asked) < anomaly_map.size / 10
+
+
+def test_where_nothing_is_flagged_the_map_is_not_asked_for() -> None:
+    def map_of(window: Window) -> Float32:
+        raise AssertionError(window)
+
+    assert not outlined(np.zeros((30, 40), np.bool_), 0.5, map_of).any()

@@ -16,6 +16,7 @@ from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.frame import Bool, Float32, Uint8
 from fbft_edge.pixel_format import PixelFormat, Window
+from fbft_edge.scoring import outline_level
 from fbft_edge.sharpening import (
     CELL_PX,
     MARGIN_PX,
@@ -248,7 +249,8 @@ def test_a_detector_sharpens_only_where_that_is_asked_for(bundle: Bundle) -> Non
     defect = (bright_part() > 200).all(axis=2)
     found, expected = sharp.detect(bright_part()), coarse.detect(bright_part())
     assert overlap(found.mask, defect) > overlap(expected.mask, defect)
-    np.testing.assert_array_equal(expected.mask, coarse.map_of(bright_part()) > bundle.require_thresholds().pixel)
+    level = outline_level(expected.peak, bundle.require_thresholds())
+    np.testing.assert_array_equal(expected.mask, coarse.map_of(bright_part()) > level)
 
 
 def test_regions_are_those_of_the_sharpened_mask_with_peaks_of_the_map(bundle: Bundle) -> None:

@@ -29,7 +29,6 @@ from fbft_edge.frame import Detection, Uint8
 from fbft_edge.images import read_image, write_image
 from fbft_edge.inspection import OVERVIEW, output_names, results_file
 from fbft_edge.scoring import find_regions
-from fbft_edge.sharpening import same_regions
 
 
 @dataclass(slots=True)
@@ -91,9 +90,10 @@ class BundleRefiner(Closeable):
         anomaly_map = detection.anomaly_map
         if anomaly_map is None:
             anomaly_map = self._detector.map_of(pixels)
-        refinement = refine(self._detector, pixels, self._settings, self._detector.relative(anomaly_map))
-        mask = same_regions(refinement.mask, detection.mask)
-        return replace(detection, mask=mask, regions=find_regions(mask, anomaly_map)), refinement.energies
+        relative = self._detector.relative(anomaly_map)
+        refinement = refine(self._detector, pixels, self._settings, relative, detection.mask)
+        regions = find_regions(refinement.mask, anomaly_map)
+        return replace(detection, mask=refinement.mask, regions=regions), refinement.energies
 
     def close(self) -> None:
         """Give the models' memory back."""

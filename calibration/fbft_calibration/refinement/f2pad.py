@@ -76,6 +76,7 @@ def refine(
     pixels: Uint8,
     settings: RefineSettings | None = None,
     relative_map: Float32 | None = None,
+    flagged: Bool | None = None,
 ) -> Refinement:
     """Refine the mask of one image; what is not flagged costs nothing.
 
@@ -86,6 +87,7 @@ def refine(
         pixels: (height, width, 3) uint8 RGB.
         settings: None for the defaults.
         relative_map: The detector's, where it is there already; at any threshold.
+        flagged: (height, width) bool, the mask to redraw, for detectors that draw it otherwise than by what exceeds 1.
 
     Returns:
         Equal for equal arguments, on the same machine and number of threads.
@@ -93,7 +95,8 @@ def refine(
     settings = settings or RefineSettings()
     if relative_map is None:
         relative_map = detector.relative_map(pixels)
-    flagged = relative_map > 1
+    if flagged is None:
+        flagged = relative_map > 1
     if not flagged.any():
         return Refinement(flagged, flagged.copy(), np.zeros(flagged.shape, np.float32), ())
     patch_px = detector.patch_px(*flagged.shape)

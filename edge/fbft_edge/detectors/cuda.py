@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,8 +23,9 @@ from fbft_edge.frame import Bool, Detection, Float32, Region
 from fbft_edge.kernels import read_cubins
 from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.kernels.frame_kernels import FrameKernels
+from fbft_edge.manifest import NOTHING_FLAGGED
 from fbft_edge.pixel_format import PixelFormat, Pixels, Window, require_pixels
-from fbft_edge.scoring import find_regions, require_numbers
+from fbft_edge.scoring import bounding_window, find_regions, outline_level, outlined, require_numbers
 from fbft_edge.tiling import TilePlan
 
 if TYPE_CHECKING:
@@ -88,15 +90,13 @@ class CudaDetector:
         sharpen: bool = False,
         driver: CudaDriver | None = None,
     ) -> None:
-        thresholds = bundle.thresholds
-        self._image_threshold = thresholds.image if thresholds else np.inf
+        thresholds = bundle.thresholds or NOTHING_FLAGGED
         self._pixel_format = pixel_format
         self.plan = TilePlan(bundle.tile, height, width)
         self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, (height, width))
-        kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel if thresholds else np.inf, with_map=with_map)
-        # Rounded as the kernel compares with it.
-        self._pixel_threshold = float(kernels.pixel_threshold)
-        self._sharpener = Sharpener(bundle, pixel_format, self._pixel_threshold) if sharpen else None
+        kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel, with_map=with_map)
+        self._thresholds = replace(thresholds, pixel=float(kernels.pixel_threshold))  # as the kernel compares with it
+        self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
         cubins = read_cubins(bundle, gpu.target)
@@ -191,21 +191,21 @@ class CudaDetector:
         score, peak = (float(value) for value in self._finished(frame).host["result"])
         require_numbers(score, peak)
         mask, regions = self._mask_and_regions(frame, peak)
-        return Detection(score, peak, mask, regions, score > self._image_threshold or bool(regions))
+        return Detection(score, peak, mask, regions, score > self._thresholds.image or bool(regions))
 
     def _mask_and_regions(self, frame: DeviceFrame, peak: float) -> tuple[Bool, tuple[Region, ...]]:
-        """The mask as the device packed it, or sharpened; the regions' peaks from the stitched grid, on its box."""
+        """The mask around what the device flagged, and its regions; their map is made from the stitched grid."""
         height, width = self.plan.frame_size
-        if not peak > self._pixel_threshold:
+        if not peak > self._thresholds.pixel:
             return np.zeros((height, width), np.bool_), ()
-        mask = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
+        flagged = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
+        map_of = partial(self._map_of_window, frame)
+        mask = outlined(flagged, outline_level(peak, self._thresholds), map_of)
         if self._sharpener is not None:
-            mask = self._sharpener.sharpened(mask, frame.host["frame"], partial(self._map_of_window, frame))
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        window = Window(top, left, int(rows[-1]) + 1, int(columns[-1]) + 1)
-        part = self._map_of_window(frame, window)
-        return mask, find_regions(np.ascontiguousarray(mask[window.part]), part, (left, top))
+            mask = self._sharpener.sharpened(mask, frame.host["frame"], map_of)
+        window = bounding_window(mask)
+        part = np.ascontiguousarray(mask[window.part])
+        return mask, find_regions(part, map_of(window), (window.left, window.top))
 
     def _map_of_window(self, frame: DeviceFrame, window: Window) -> Float32:
         """The anomaly map of a window from the stitched grid, (rows, columns) float32."""

@@ -19,8 +19,9 @@ from fbft_edge.detectors import Detector
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.errors import EngineError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
-from fbft_edge.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
-from fbft_edge.scoring import find_regions, image_score, require_numbers
+from fbft_edge.manifest import NOTHING_FLAGGED
+from fbft_edge.pixel_format import PixelFormat, Window, require_pixels, rgb_from_pixels
+from fbft_edge.scoring import find_regions, image_score, outline_level, outlined, require_numbers
 from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
 
@@ -138,11 +139,9 @@ class OpenVinoDetector:
         *,
         sharpen: bool = False,
     ) -> None:
-        thresholds = bundle.thresholds
-        self._image_threshold = thresholds.image if thresholds else np.inf
-        self._pixel_threshold = thresholds.pixel if thresholds else np.inf
+        self._thresholds = bundle.thresholds or NOTHING_FLAGGED
         self._pixel_format = pixel_format
-        self._sharpener = Sharpener(bundle, pixel_format, self._pixel_threshold) if sharpen else None
+        self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
         self.plan = TilePlan(bundle.tile, height, width)
         self.map_operator = MapOperator(
             self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, self.plan.frame_size
@@ -195,11 +194,18 @@ class OpenVinoDetector:
         peak = float(anomaly_map.max())
         require_numbers(peak, float(anomaly_map.min()))
         score = image_score(anomaly_map)
-        mask = anomaly_map > self._pixel_threshold
-        if self._sharpener is not None and pixels is not None and peak > self._pixel_threshold:
-            mask = self._sharpener.sharpened(mask, pixels, lambda window: anomaly_map[window.part])
+
+        def map_of(window: Window) -> Float32:
+            found: Float32 = anomaly_map[window.part]
+            return found
+
+        mask = anomaly_map > self._thresholds.pixel
+        if peak > self._thresholds.pixel:
+            mask = outlined(mask, outline_level(peak, self._thresholds), map_of)
+            if self._sharpener is not None and pixels is not None:
+                mask = self._sharpener.sharpened(mask, pixels, map_of)
         regions = find_regions(mask, anomaly_map)
-        is_anomalous = score > self._image_threshold or bool(regions)
+        is_anomalous = score > self._thresholds.image or bool(regions)
         return Detection(score, peak, mask, regions, is_anomalous)
 
     def close(self) -> None:

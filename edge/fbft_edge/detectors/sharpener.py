@@ -5,15 +5,14 @@ Knows nothing about engines, or where the map comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from fbft_edge.bundle import Bundle
 from fbft_edge.frame import Bool, Float32, Uint8
 from fbft_edge.pixel_format import PixelFormat, Pixels, Window, rgb_lattice, rgb_of_window
+from fbft_edge.scoring import MapOfWindow
 from fbft_edge.sharpening import LATTICE_PX, REACH_PATCHES, sharpened_picture
 
-MapOfWindow = Callable[[Window], Float32]
 LEAST_THRESHOLD = 1e-6
 
 
