@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +28,7 @@ from fbft_calibration.peers import (
     peers_of,
 )
 from fbft_calibration.peers.bundle_peer import BundlePeer
-from fbft_calibration.peers.weights import require_weights
+from fbft_calibration.peers.weights import pretrained, require_weights
 from fbft_edge.bundle import STUDENTS, Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
@@ -164,9 +166,12 @@ def test_an_unknown_peer_is_refused_with_those_that_are_known() -> None:
         open_peer("nosuch")
 
 
-@pytest.mark.parametrize("name", ["EfficientAd", "efficient-ad", "reverse-distillation"])
-def test_a_peer_that_is_not_run_is_refused_with_its_reason(name: str) -> None:
-    with pytest.raises(ArgumentError, match="cannot be had offline"):
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("EfficientAd", "EfficientAd"), ("efficient-ad", "EfficientAd"), ("reverse-distillation", "ReverseDistillation")],
+)
+def test_a_peer_that_is_not_run_is_refused_with_its_reason(name: str, model: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(NOT_RUN[model])):
         open_peer(name)
 
 
@@ -217,16 +222,32 @@ def test_every_image_model_of_anomalib_is_run_or_listed_with_a_reason() -> None:
     assert models == {recipe.model for recipe in PEERS.values()} | set(NOT_RUN)
 
 
-def test_a_fitted_peer_marks_what_the_nominal_images_do_not_have(nominal_folder: Path, resnet_weights: Path) -> None:
+@pytest.mark.parametrize(("name", "epochs"), [("padim", 1), ("dfm", 1), ("mh-patchcore", 3), ("fre", 6), ("cfa", 1)])
+def test_a_fitted_peer_marks_what_the_nominal_images_do_not_have(
+    name: str, epochs: int, nominal_folder: Path, resnet_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("anomalib", reason="peers need the extra peers")
+    monkeypatch.setitem(PEERS, name, dataclasses.replace(PEERS[name], epochs=epochs))  # type: ignore[arg-type]
     paths = image_paths(nominal_folder)
-    defective = read_image(paths[0])
+    nominal = read_image(paths[0])
+    defective = nominal.copy()
     defective[40:60, 50:80] = (255, 0, 255)
-    with open_peer("padim", resnet_weights) as padim:
-        padim.fit(paths)
-        anomaly_map, _ = padim.map_of(defective)
+    with open_peer(name, resnet_weights) as peer:
+        peer.fit(paths)
+        (anomaly_map, score), (_, nominal_score) = peer.map_of(defective), peer.map_of(nominal)
     inside = anomaly_map[40:60, 50:80].mean()
     assert inside > 3 * np.delete(anomaly_map, np.s_[30:70], axis=0).mean()
+    assert score > nominal_score
+
+
+def test_torchvision_too_gets_the_weights_at_hand(resnet_weights: Path) -> None:
+    pytest.importorskip("timm", reason="weights need the extra calibration")
+    from safetensors.torch import load_file
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    with pretrained(RESNET, resnet_weights):
+        network = resnet18(weights=ResNet18_Weights.DEFAULT)
+    assert network.state_dict()["conv1.weight"].equal(load_file(resnet_weights)["conv1.weight"])
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:

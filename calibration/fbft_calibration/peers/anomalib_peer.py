@@ -44,7 +44,9 @@ class AnomalibPeer:
 
         torch.manual_seed(SEED)
         self._recipe = recipe
-        make = partial(getattr(anomalib.models, recipe.model), **recipe.options)
+        model, size_px = getattr(anomalib.models, recipe.model), recipe.image_px
+        pre_processor = True if size_px is None else model.configure_pre_processor((size_px, size_px))
+        make = partial(model, pre_processor=pre_processor, **recipe.options)
         with pretrained(recipe.weights, resnet_weights):
             self._model = make(evaluator=False, visualizer=False, post_processor=False)
         self._transform, self._image_size = self._model.pre_processor.transform, self._model.input_size
@@ -85,7 +87,7 @@ class AnomalibPeer:
             **dict.fromkeys(quiet, False),
         }
         with _large_blocks_apart():
-            Trainer(**{**arguments, **self._model.trainer_arguments}).fit(self._model, batches)
+            Trainer(**{**arguments, **self._model.trainer_arguments}).fit(self._model, datamodule=_data_module(batches))
         self._model.eval()
 
     def map_of(self, pixels: Uint8) -> tuple[Float32, float]:
@@ -156,6 +158,15 @@ class _NominalImages:
         image = self._transform(read_image(self._paths[index]))
         nowhere = torch.zeros(image.shape[-2:], dtype=torch.bool)
         return ImageItem(image=image, gt_label=torch.tensor(0), gt_mask=nowhere)
+
+
+def _data_module(batches: Any) -> Any:
+    """Batches where anomalib 2.7's Cfa looks for them; the other models do not mind."""
+    from lightning.pytorch import LightningDataModule
+
+    data = LightningDataModule()
+    data.train_dataloader = lambda: batches  # Lightning finds it on the instance too
+    return data
 
 
 def _is_readable(path: Path) -> bool:

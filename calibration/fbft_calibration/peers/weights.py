@@ -1,12 +1,12 @@
 """The pretrained networks that peers stand on: from a local file, the offline teacher or the model hub.
 
-Knows nothing about anomalib, except that it asks timm for its networks.
+Knows nothing about anomalib, except that it asks timm or torchvision for its networks.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,17 @@ def weights_in_words(architecture: str, resnet_weights: Path | None) -> str:
 def pretrained(architecture: str, resnet_weights: Path | None) -> Iterator[None]:
     """Within it, networks that are asked of timm with pretrained weights are of this architecture, with those at hand.
 
+    What is asked of torchvision stays of its own architecture, and gets weights at hand as well.
+
     Raises:
         PeerError: The weights cannot be had.
         TeacherError: Those of the offline teacher cannot.
     """
     import timm
+    from torchvision.models import WeightsEnum
 
     create, state = timm.create_model, _state(architecture, resnet_weights)
+    download = WeightsEnum.get_state_dict
 
     def create_pretrained(name: str, **options: Any) -> Any:
         if not options.get("pretrained"):
@@ -64,7 +68,11 @@ def pretrained(architecture: str, resnet_weights: Path | None) -> Iterator[None]
         overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
         return create(architecture, **options, **overlay)
 
+    def state_at_hand(weights: WeightsEnum, *args: Any, **options: Any) -> Any:
+        return download(weights, *args, **options) if state is None else _with_classifier(state)
+
     timm.create_model = create_pretrained  # type: ignore[assignment]  # a narrower signature serves anomalib's calls
+    WeightsEnum.get_state_dict = state_at_hand
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -73,6 +81,14 @@ def pretrained(architecture: str, resnet_weights: Path | None) -> Iterator[None]
         raise PeerError(f"weights of {architecture} cannot be had from {source} ({cause}); {_REMEDY}") from error
     finally:
         timm.create_model = create
+        WeightsEnum.get_state_dict = download
+
+
+def _with_classifier(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """torchvision loads all of a network or nothing; the classifier of zeros is cut off again by those who ask."""
+    import torch
+
+    return {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
 
 def _state(architecture: str, resnet_weights: Path | None) -> dict[str, torch.Tensor] | None:

@@ -20,6 +20,7 @@ from fbft_calibration.threshold import peak_threshold
 from fbft_edge.frame import Float32, Uint8
 from fbft_edge.images import read_image
 
+# No peer, as its authors' 200 epochs take hours; what refinement changes shows after 8.
 _CFLOW = Recipe(
     "Cflow",
     RESNET,
