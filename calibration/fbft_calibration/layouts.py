@@ -17,6 +17,7 @@ Knows nothing about detectors or figures.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from fbft_edge.images import IMAGE_SUFFIXES, read_image
 VISA_SPLIT = Path("split_csv", "1cls.csv")
 HALF = 127
 
+_GOOD_NAMES = frozenset({"good", "ok", "normal"})
+_VISA_GOOD = "normal"
 _VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 _NAMES_SHOWN = 3
 
@@ -72,16 +75,20 @@ class TestImage:
 
     def _read_mask(self, size: tuple[int, int]) -> Bool:
         if self.mask is None:
-            raise ImageError(f"{self.path} has no mask")
+            raise ImageError(
+                f"{self.path} has no mask; add one of its name, with or without _mask (VisA: name it in {VISA_SPLIT})"
+            )
         levels = read_image(self.mask).max(axis=2)
         if levels.shape != size:
             found, expected = "x".join(map(str, levels.shape)), "x".join(map(str, size))
-            raise ImageError(f"mask {self.mask} is {found} pixels, its image {expected}")
+            raise ImageError(
+                f"mask {self.mask} is {found} pixels, its image {expected} (height x width); write it in that size"
+            )
         truth = np.asarray(levels > self.mask_floor)
         if not truth.any():
             raise ImageError(
                 f"mask {self.mask} marks nothing: its largest value is {levels.max()}, "
-                f"defects are above {self.mask_floor}"
+                f"defects are above {self.mask_floor}; write defects as 255, or move the image to the good ones"
             )
         return truth
 
@@ -95,8 +102,8 @@ class Category:
         layout: `mvtec-ad`, `mvtec-ad-2`, `btad` or `visa`.
         nominal: Images to fit on, by name; empty when there is none, and then a problem says so.
         tests: Test images, by type and name; likewise.
-        problems: A line for what is missing or left over. Files are not opened here: what cannot be read, and
-            defective images without a mask, show when they are.
+        problems: A line for what is missing, left over or likely a mistake. Files are not opened here: what cannot
+            be read, and defective images without a mask, show when they are.
     """
 
     name: str
@@ -148,7 +155,7 @@ def categories(root: Path) -> list[Category]:
     if not any(category.nominal and category.tests for category in found):
         lacking = "; ".join(problem for category in found for problem in category.problems[-2:]) or "none was found"
         raise ArgumentError(
-            f"{root} is no data set ({lacking}): looked there and in its {len(_subfolders(root))} sub-folders for "
+            f"{root} is no data set ({lacking}): looked there and in each folder in it ({len(_subfolders(root))}) for "
             "train/good and test (MVTec AD, MPDD, plain folders), train/good and test_public (MVTec AD 2), train/ok "
             f"and test (BTAD), and for {VISA_SPLIT} (VisA); name the folder that holds the categories"
         )
@@ -171,6 +178,7 @@ def _category(folder: Path, folders: _Folders) -> Category:
         images = _images(kind)
         tests += [TestImage(path, kind.name, is_defective, _mask_of(path, masks)) for path in images]
         problems += _left_over(masks, images, ground_truth / kind.name)
+    problems += _about_good(tests, folders.nominal_type, str(folder / folders.test))
     if not nominal:
         problems.append(f"{folder / 'train' / folders.nominal_type} holds no image to fit on")
     if not tests:
@@ -203,6 +211,23 @@ def _left_over(masks: Mapping[str, Path], images: Sequence[Path], folder: Path) 
     return [f"{len(unused)} masks in {folder} have no test image ({names}); is the data set complete?"]
 
 
+def _about_good(tests: Sequence[TestImage], nominal_type: str, where: str) -> list[str]:
+    """A line for each type that is likely one of good images, and one if there is no good image."""
+    types = Counter(test.defect_type for test in tests if test.is_defective)
+    lines = [
+        f"{number} images of type {name} in {where} count as defective: good ones are of type {nominal_type}; "
+        f"if they are good, rename the type to {nominal_type}"
+        for name, number in types.items()
+        if name.lower() in _GOOD_NAMES
+    ]
+    if tests and all(test.is_defective for test in tests):
+        lines.append(
+            f"{where} holds no good image: false alarms, image AUROC and whatever else compares with good images are "
+            f"not known; add good images as type {nominal_type}"
+        )
+    return lines
+
+
 def _visa(root: Path) -> list[Category]:
     """The categories of VisA, as its split for one-class methods has them."""
     rows = _visa_rows(root / VISA_SPLIT)
@@ -219,6 +244,7 @@ def _visa(root: Path) -> list[Category]:
             for split in ("train", "test")
             if all(row["split"] != split for row in own)
         ]
+        problems += _about_good(tests, _VISA_GOOD, f"{name} of {VISA_SPLIT}")
         found.append(Category(name, "visa", nominal, tuple(tests), tuple(problems)))
     return found
 
@@ -240,6 +266,6 @@ def _visa_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _visa_test(root: Path, row: Mapping[str, str]) -> TestImage:
-    is_defective = row["label"] != "normal"
+    is_defective = row["label"] != _VISA_GOOD
     mask = root / row["mask"] if is_defective and row["mask"] else None
     return TestImage(root / row["image"], row["label"], is_defective, mask, mask_floor=0)

@@ -270,10 +270,10 @@ def empty(mask: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (missing, "has no mask"),
-        (of_another_size, "is 9x7 pixels, its image 12x16"),
+        (missing, "has no mask; add one of its name"),
+        (of_another_size, "is 9x7 pixels, its image 12x16 (height x width); write it in that size"),
         (corrupt, "is not a readable image"),
-        (empty, "marks nothing: its largest value is 1, defects are above 127"),
+        (empty, "marks nothing: its largest value is 1, defects are above 127; write defects as 255"),
     ],
 )
 def test_a_mask_that_cannot_serve_is_a_line_and_no_truth(part: Path, harm: object, words: str) -> None:
@@ -291,6 +291,36 @@ def test_masks_without_an_image_are_counted(part: Path) -> None:
 def test_a_missing_image_is_not_replaced_by_another(part: Path) -> None:
     (part / "test" / "pit" / "000.png").unlink()
     assert [image.mask and image.mask.name for image in only(part).tests if image.is_defective] == ["001_mask.png"]
+
+
+# What is likely a mistake
+
+
+@pytest.mark.parametrize("name", ["OK", "Good", "normal"])
+def test_a_type_of_defects_that_is_called_good_is_told(part: Path, name: str) -> None:
+    picture(part / "test" / name / "000.png")
+    (problem,) = only(part).problems
+    assert f"1 images of type {name} in {part / 'test'} count as defective" in problem
+
+
+def test_good_images_of_another_layout_are_told(tmp_path: Path) -> None:
+    write_category(tmp_path / "01", "btad", ("ko",), "{}.bmp", "{}.png")
+    (tmp_path / "01/test/ok").rename(tmp_path / "01/test/good")
+    first, second = only(tmp_path).problems
+    assert ("2 images of type good" in first, "no good image" in second) == (True, True)
+
+
+def test_a_category_without_good_test_images_says_what_is_not_known(part: Path) -> None:
+    shutil.rmtree(part / "test/good")
+    (problem,) = only(part).problems
+    assert "holds no good image: false alarms, image AUROC" in problem
+
+
+def test_visa_without_good_test_images_says_so_too(visa: Path) -> None:
+    split = visa / "split_csv/1cls.csv"
+    split.write_text(split.read_text().replace("candle,test,normal", "candle,test,Good"))
+    first, second = categories(visa)[0].problems
+    assert ("1 images of type Good" in first, "no good image" in second) == (True, True)
 
 
 # What is no data set
