@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from fbft_edge.frame import Uint8
 from fbft_edge.images import image_paths, read_image
 
 MIN_IMAGES = 8
+_DARK_BELOW = 256 // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,15 @@ def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -
     images: list[NominalImage] = []
     left_out: list[tuple[Path, str]] = []
     first_with: dict[str, Path] = {}
+    dark: dict[Path, int] = {}
     for path in tracked(image_paths(folder), "checking images", console):
         try:
             pixels = read_image(path)
         except ImageError as error:
             left_out.append((path, f"unreadable: {error}"))
             continue
+        if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
+            dark[path] = peak
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         if digest in first_with:
             left_out.append((path, f"duplicate of {first_with[digest].name}"))
@@ -97,7 +102,35 @@ def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -
         images = _of_common_size(images, left_out)
     found = NominalSet(tuple(images), tuple(left_out))
     _report(found, folder, console)
+    if dark:
+        console.print(f"  {about_dark_16_bit(dark)}", style="yellow", highlight=False, markup=False)
     return found
+
+
+def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
+    """Largest value in a 16-bit file that uses less than an eighth of its range; None for all others.
+
+    Args:
+        path: The file.
+        pixels: What `read_image` made of it.
+    """
+    if pixels.max() >= _DARK_BELOW:
+        return None
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return int(values.max()) if values is not None and values.dtype == np.uint16 else None
+
+
+def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:
+    """A line about such files: 10 or 12 bits are often kept in 16, and then nearly black.
+
+    Args:
+        peaks: Largest value by file; at least one.
+    """
+    path, peak = max(peaks.items(), key=lambda entry: entry[1])
+    return (
+        f"{len(peaks)} 16-bit images are very dark: none has a value above {peak} of 65535 ({path.name}); multiply "
+        "their values to fill 16 bits (12 bits: by 16), on the line too, or use 8 bits"
+    )
 
 
 def require_enough(nominal: NominalSet, least: int = MIN_IMAGES) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -113,6 +114,30 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, name: str) -> None:
 def test_too_few_images_are_refused_with_both_counts(folder: Path) -> None:
     with pytest.raises(ArgumentError, match=rf"4 usable .* at least {MIN_IMAGES} .*5 were left out"):
         require_enough(scanned(folder)[0])
+
+
+# Dark images of 16 bits
+
+
+def dark(path: Path, peak: int, kind: type[np.unsignedinteger] = np.uint16) -> Path:
+    values = np.random.default_rng(len(path.name)).integers(0, peak, (8, 9), kind)
+    values[4, 5] = peak
+    cv2.imwrite(str(path), values)
+    return path
+
+
+def test_ten_or_twelve_bits_in_sixteen_are_told_with_their_largest_value(tmp_path: Path) -> None:
+    dark(tmp_path / "a.png", 1023)
+    dark(tmp_path / "bb.tif", 4095)
+    assert "2 16-bit images are very dark: none has a value above 4095 of 65535 (bb.tif)" in scanned(tmp_path)[1]
+
+
+@pytest.mark.parametrize(("peak", "kind"), [(20, np.uint8), (65535, np.uint16), (8192, np.uint16)])
+def test_images_that_use_their_range_or_have_eight_bits_are_not_told(
+    tmp_path: Path, peak: int, kind: type[np.unsignedinteger]
+) -> None:
+    dark(tmp_path / "a.png", peak, kind)
+    assert "16-bit" not in scanned(tmp_path)[1]
 
 
 # The split
