@@ -21,6 +21,7 @@ from rich.console import Console
 from fbft_calibration.dataset import NominalImage, NominalSet, require_enough, scan_nominal
 from fbft_calibration.features import cached_features, cut_tiles
 from fbft_calibration.fit import FitSettings, fit_students
+from fbft_calibration.out_folder import make_out_folder
 from fbft_calibration.prototypes import find_prototypes
 from fbft_calibration.report import write_report
 from fbft_calibration.threshold import conformal_thresholds, explain, measure_scores
@@ -193,11 +194,9 @@ def _time_since(started: float) -> str:
 def _check_target(out: Path) -> None:
     if out.suffix != ".fbft":
         raise ArgumentError(f"--out {out} must end in .fbft; try {out}.fbft")
+    make_out_folder(Path(os.path.realpath(out)).parent)
     if out.exists() and not (out / MANIFEST).is_file():
         raise ArgumentError(f"{out} exists and is not a bundle; choose another --out")
-    above = next(parent for parent in out.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ArgumentError(f"{above} is not a folder that can be written to; choose another --out")
 
 
 def _teacher_and_geometry(

@@ -20,6 +20,7 @@ WRONG = {
     "folder without images": ["{tmp}"],
     "file for a folder": ["{folder}/part00.png"],
     "out without suffix": ["{folder}", "--out", "{tmp}/part"],
+    "out in a folder that cannot be": ["{folder}", "--out", "{tmp}/" + "x" * 300 + "/part.fbft"],
     "out below a file": ["{folder}", "--out", "{folder}/part00.png/part.fbft"],
     "rate 0": ["{folder}", "--false-alarm-rate", "0"],
     "rate 1": ["{folder}", "--false-alarm-rate", "1"],
