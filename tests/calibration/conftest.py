@@ -119,7 +119,7 @@ def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         dataset=part_dataset.name,
         layout=category.layout,
         settings={"teacher": "brightness", "students": {"steps": 2}},
-        data_sha256=data_sha256(category, part_dataset),
+        data_sha256=data_sha256(category),
         bundle={
             **{"teacher": teacher, "tile": tile, "thresholds": thresholds, "precision": "f32"},
             **{"frame_sizes": [[140, 182]], "fitted_on": 8},
@@ -132,6 +132,7 @@ def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         images=measured.images,
         pictures=pictures,
         problems=measured.problems,
+        cautions=measured.cautions,
     )
     write_result(result, out / "parts.json")
     return Run("bright", out, (result,))

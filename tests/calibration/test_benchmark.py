@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,12 @@ from rich.console import Console
 
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
-from fbft_calibration.benchmark.result import read_result, source_commit
+from fbft_calibration.benchmark.plan import data_sha256, nominal_sha256
+from fbft_calibration.benchmark.result import CategoryResult, read_result, source_commit
 from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
 from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
-from fbft_calibration.layouts import categories
+from fbft_calibration.layouts import Category, categories
 from fbft_calibration.metrics import CategoryFigures
 from fbft_edge.bundle import GRAPH, PROTOTYPES, STUDENTS, open_bundle
 from fbft_edge.detectors.openvino import OpenVinoEngine
@@ -88,7 +90,7 @@ def test_a_category_whose_results_would_take_another_place_is_refused(
     shutil.copy(part_dataset / "parts/test/good/0.png", data / "good.png")
     status = run(data, out, FAST)
     written = [path.name for path in (tmp_path / "results").rglob("*")] if (tmp_path / "results").exists() else []
-    assert (status, "rename the category" in capsys.readouterr().err, written) == (2, True, [])
+    assert (status, "rename the category" in capsys.readouterr().err, written) == (2, True, ["out"])
 
 
 def test_the_memory_of_a_process_that_inspects_is_measured(benchmarked: Path) -> None:
@@ -157,6 +159,14 @@ def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
     return Detection(image_score(anomaly_map), float(anomaly_map.max()), anomaly_map > 0.8, (), True), anomaly_map
 
 
+def test_dark_test_images_of_16_bits_are_told(part_dataset: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(part_dataset, tmp_path / "data"))
+    cv2.imwrite(str(data / "parts/test/good/dim.png"), np.full((140, 182), 4095, np.uint16))
+    parts = next(category for category in categories(data) if category.name == "parts")
+    (caution,) = measure(parts, data, brightness, Album(0.5), None, Console(quiet=True)).cautions
+    assert "1 16-bit images are very dark: none has a value above 4095" in caution
+
+
 def test_a_corrupt_image_changes_no_figure(part_dataset: Path) -> None:
     assert figures_of(part_dataset) == figures_of(part_dataset, without="torn.png")
 
@@ -201,22 +211,69 @@ def test_other_settings_never_overwrite_results(
     assert (status, capsys.readouterr().err.count("\n"), (benchmarked / "parts.json").read_bytes()) == (2, 1, before)
 
 
-def test_another_pixel_size_measures_again_with_the_same_bundle(
+def test_another_pixel_size_changes_lengths_in_millimetres_and_measures_nothing(
     benchmarked: Path, part_dataset: Path, tmp_path: Path
 ) -> None:
     out = copied(benchmarked, tmp_path)
     run(part_dataset, out, ["--category", "parts", *FAST])
-    result = read_result(out / "parts.json")
-    first = read_result(benchmarked / "parts.json")
-    assert (result.settings["pixel_size_mm"], result.bundle["sha256"]) == (None, first.bundle["sha256"])
+    without = read_result(out / "parts.json")
+    run(part_dataset, out)
+    again, first = read_result(out / "parts.json"), read_result(benchmarked / "parts.json")
+    assert (without.settings["pixel_size_mm"], without.figures["thresholds"]["sizes"][1]["from_mm"]) == (None, None)
+    assert again == first
 
 
-def test_changed_test_images_are_measured_again(benchmarked: Path, part_dataset: Path, tmp_path: Path) -> None:
-    out, data = copied(benchmarked, tmp_path), tmp_path / part_dataset.name
+@pytest.fixture(scope="module")
+def altered(
+    benchmarked: Path, part_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CategoryResult, Path]:
+    """The result after two test images were added, one of another size, and the data set that has them."""
+    folder = tmp_path_factory.mktemp("altered")
+    out, data = copied(benchmarked, folder), folder / part_dataset.name
     shutil.copytree(part_dataset, data)
     write_image(data / "parts/test/good/new.png", render_part(700, 140, 182).pixels)
+    write_image(data / "parts/test/good/small.png", render_part(701, 120, 150).pixels)
     run(data, out)
-    assert "parts/test/good/new.png" in [image.file for image in read_result(out / "parts.json").images]
+    return read_result(out / "parts.json"), data
+
+
+def test_changed_test_images_are_measured_again(altered: tuple[CategoryResult, Path]) -> None:
+    assert "parts/test/good/new.png" in [image.file for image in altered[0].images]
+
+
+def test_test_images_of_a_size_that_a_line_would_refuse_are_told(altered: tuple[CategoryResult, Path]) -> None:
+    (caution,) = altered[0].cautions
+    assert "1 test images have a size that the thresholds were not found on (height x width 120x150: 1)" in caution
+
+
+def part_of(root: Path) -> Category:
+    return next(category for category in categories(root) if category.name == "parts")
+
+
+@pytest.mark.parametrize("name", ["test/pit/0.png", "ground_truth/pit/0_mask.png", "train/good/part00.png"])
+def test_a_file_with_other_contents_is_another_file_though_its_size_is_the_same(
+    name: str, part_dataset: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(part_dataset, tmp_path / "data"))
+    before = part_of(data)
+    identities = [data_sha256(before), nominal_sha256(before)]
+    contents = bytearray((data / "parts" / name).read_bytes())
+    contents[-1] ^= 1
+    (data / "parts" / name).write_bytes(contents)
+    changed = [data_sha256(before) != identities[0], nominal_sha256(before) != identities[1]]
+    assert changed == [True, "train" in name]
+
+
+def test_a_category_has_the_same_identity_alone_and_in_its_data_set(part_dataset: Path) -> None:
+    assert data_sha256(part_of(part_dataset / "parts")) == data_sha256(part_of(part_dataset))
+
+
+def test_an_image_of_another_type_is_another_one(part_dataset: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(part_dataset, tmp_path / "data"))
+    before = data_sha256(part_of(data))
+    for folder in ("test", "ground_truth"):
+        (data / f"parts/{folder}/pit").rename(data / f"parts/{folder}/hole")
+    assert data_sha256(part_of(data)) != before
 
 
 def test_a_category_that_cannot_be_measured_does_not_keep_the_others_from_it(
@@ -225,8 +282,10 @@ def test_a_category_that_cannot_be_measured_does_not_keep_the_others_from_it(
     out = copied(benchmarked, tmp_path)
     (out / "parts.json").unlink()
     status = run(part_dataset, out, ["--pixel-size-mm", "0.05", *FAST])
-    error = capsys.readouterr().err
-    assert (status, "1 of 2 categories" in error, (out / "parts.json").is_file()) == (2, True, True)
+    said = capsys.readouterr()
+    assert (status, "1 of 2 categories" in said.err, (out / "parts.json").is_file()) == (2, True, True)
+    assert f"open {out / 'report.html'}" in said.out
+    assert "few could not be measured: 1 usable nominal images" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_paper_preset_passes_fifty_times_over_the_fitted_images() -> None:

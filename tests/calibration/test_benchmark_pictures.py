@@ -110,6 +110,11 @@ def test_without_verdicts_the_scores_decide(tmp_path: Path) -> None:
     assert captions(album, HARDEST, tmp_path) == ["0.1.png", "0.2.png"]
 
 
+def test_what_was_flagged_without_a_mask_stands_between_what_was_not_found_and_what_was(tmp_path: Path) -> None:
+    album = album_of(image(0.1), image(0.9, is_located=None), image(0.8, is_located=False))
+    assert captions(album, HARDEST, tmp_path) == ["0.8.png", "0.9.png"]
+
+
 def test_no_image_is_shown_twice(tmp_path: Path) -> None:
     pictures = album_of(image(0.1), image(0.2)).write(tmp_path / "pictures", tmp_path)
     assert len({picture.caption for picture in pictures}) == len(pictures) == 2
@@ -130,7 +135,7 @@ def test_every_picture_is_a_file_below_the_root(tmp_path: Path) -> None:
     ("entry", "words"),
     [
         (image(1), "found"),
-        (image(1, is_located=None), "found"),
+        (image(1, is_located=None), "flagged, no mask to say where"),
         (image(1, is_located=False), "flagged, but not at the defect"),
         (image(1, is_flagged=False), "missed"),
         (image(1, is_flagged=None, is_located=None), "no verdict"),

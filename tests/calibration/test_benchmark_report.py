@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fbft_calibration.benchmark.report import MARKDOWN, REPORT, in_words, write_summary
-from fbft_calibration.benchmark.result import Run, read_result, read_run, write_result
+from fbft_calibration.benchmark.result import CategoryResult, Run, read_result, read_run, write_result
 from fbft_edge.errors import ArgumentError
 
+WRITTEN = (REPORT, MARKDOWN, "summary.json")
 HOSTILE = "<script>alert('1')</script>&amp;|`*_</title>"
 
 ReadPage = Callable[[str], Any]
@@ -74,6 +75,33 @@ def test_scores_can_be_held_against_the_thresholds(page: str, bright_run: Run) -
     assert f"its score exceeds {thresholds['image']:.4g}, or its anomaly map {thresholds['pixel']:.4g}" in page
 
 
+def test_what_is_wrong_with_files_is_counted_before_the_pictures_and_listed_after_everything(
+    page: str, bright_run: Run
+) -> None:
+    counted = ["1 of 8 test images cannot be read", "2 of 4 defective images have no usable mask"]
+    above, below = page.split("<img", 1)
+    assert [above.count(line) for line in counted] == [1, 1]
+    listed = below.split("<h3>Facts")[1].split("<h2>Words")[0]
+    assert [line for line in bright_run.results[0].problems if listed.count(line) != 1] == []
+
+
+def test_what_concerns_more_than_single_files_stands_above_the_pictures(bright_run: Run, tmp_path: Path) -> None:
+    result = dataclasses.replace(bright_run.results[0], cautions=("3 of them are upside down",))
+    write_summary(dataclasses.replace(bright_run, results=(result,)), tmp_path)
+    assert "upside down" in (tmp_path / REPORT).read_text(encoding="utf-8").split("<img")[0]
+
+
+def test_a_category_that_could_not_be_measured_is_named_above_the_table_and_in_the_summary(
+    bright_run: Run, tmp_path: Path
+) -> None:
+    write_summary(dataclasses.replace(bright_run, refused={"cups": "it has no <b>image</b>"}), tmp_path)
+    page, markdown, summary = ((tmp_path / name).read_text(encoding="utf-8") for name in WRITTEN)
+    said = "Caution: cups could not be measured: it has no"
+    assert said in page.split("<table>")[0]
+    assert said in markdown.split("| ---")[0]
+    assert json.loads(summary)["refused"] == {"cups": "it has no <b>image</b>"}
+
+
 def test_every_problem_has_its_line(read_page: ReadPage, page: str, bright_run: Run) -> None:
     text = read_page(page).text
     assert [line for line in bright_run.results[0].problems if text.count(line) != 1] == []
@@ -127,6 +155,44 @@ def test_words_name_what_was_flagged_and_the_pixel_size_in_millimetres(bright_ru
     assert re.search(
         r"of 4 defective images .* of 3 good ones .* defects .* px \(.* mm\)", in_words(bright_run.results[0])
     )
+
+
+def located(bright_run: Run, *located: bool | None) -> CategoryResult:
+    """Flagged defective images, at the defect or not; and one that was missed."""
+    template = next(image for image in bright_run.results[0].images if image.is_defective)
+    images = [dataclasses.replace(template, is_flagged=True, is_located=which) for which in located]
+    missed = dataclasses.replace(template, is_flagged=False, is_located=False)
+    return dataclasses.replace(bright_run.results[0], images=(*images, missed))
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [
+        (
+            (True, False, None, None),
+            "4 of 5 defective images were flagged (1 of the 2 with a usable mask at the defect);",
+        ),
+        ((True, False), "2 of 3 defective images were flagged (1 of them at the defect);"),
+        ((None, None), "2 of 3 defective images were flagged;"),
+    ],
+)
+def test_images_without_a_mask_say_nothing_about_where_they_were_flagged(
+    bright_run: Run, which: tuple[bool | None, ...], words: str
+) -> None:
+    assert in_words(located(bright_run, *which)).startswith(words)
+
+
+def test_words_without_a_good_image_are_whole_sentences(bright_run: Run) -> None:
+    said = in_words(located(bright_run, True))
+    assert re.match(r"1 of 2 defective images were flagged \(.*\); with 95% confidence, that is \d+% to \d+% in", said)
+
+
+def test_a_result_of_an_earlier_version_is_read(bright_run: Run, tmp_path: Path) -> None:
+    write_result(bright_run.results[0], tmp_path / "parts.json")
+    contents = json.loads((tmp_path / "parts.json").read_text(encoding="utf-8"))
+    del contents["cautions"]
+    (tmp_path / "parts.json").write_text(json.dumps(contents, indent=2), encoding="utf-8")
+    assert read_result(tmp_path / "parts.json").cautions == ()
 
 
 def test_a_result_is_read_as_it_was_written(bright_run: Run, tmp_path: Path) -> None:

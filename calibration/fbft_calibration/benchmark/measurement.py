@@ -6,6 +6,7 @@ Knows nothing about how detectors are made, or what is kept of an earlier run.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.result import InspectedImage
+from fbft_calibration.dataset import about_dark_16_bit, peak_of_dark_16_bit
 from fbft_calibration.layouts import Category, TestImage
 from fbft_calibration.metrics import CategoryFigures, CategoryTally
 from fbft_calibration.progress import tracked
@@ -32,6 +34,8 @@ class Measured:
         figures: Of the category.
         images: Every test image that could be read.
         problems: A line for every file that does not count, or not for all figures.
+        cautions: A line for whatever else is likely a mistake.
+        sizes: Different (height, width) of them, with their number.
         scoring_s: Seconds that the figures took beyond inspection, all images together.
         largest: The test image with the most pixels.
     """
@@ -39,6 +43,8 @@ class Measured:
     figures: CategoryFigures
     images: tuple[InspectedImage, ...]
     problems: tuple[str, ...]
+    cautions: tuple[str, ...]
+    sizes: Counter[tuple[int, int]]
     scoring_s: float
     largest: Path
 
@@ -73,7 +79,9 @@ def measure(
     """
     tally = CategoryTally(pixel_size_mm)
     images: list[InspectedImage] = []
-    problems = list(category.problems)
+    problems: list[str] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    dark: dict[Path, int] = {}
     scoring_s = 0.0
     largest, most_pixels = Path(), 0
     for test in tracked(category.tests, f"inspecting {category.name}", console):
@@ -87,7 +95,11 @@ def measure(
         started = time.perf_counter()
         detection, anomaly_map = detect(pixels)
         seconds = time.perf_counter() - started
-        truth, problem = test.truth((pixels.shape[0], pixels.shape[1]))
+        size = pixels.shape[0], pixels.shape[1]
+        sizes[size] += 1
+        if (peak := peak_of_dark_16_bit(test.path, pixels)) is not None:
+            dark[test.path] = peak
+        truth, problem = test.truth(size)
         problems += [problem] if problem else []
         if pixels.size > most_pixels:
             largest, most_pixels = test.path, pixels.size
@@ -108,9 +120,17 @@ def measure(
         raise ImageError(f"none of the {len(category.tests)} test images of {category.name} could be read")
     started = time.perf_counter()
     figures = tally.figures()
-    problems = [line.replace(f"{root}/", "") for line in problems]
     scoring_s += time.perf_counter() - started
-    return Measured(figures, tuple(images), tuple(problems), scoring_s, largest)
+    cautions = [*category.problems, *([about_dark_16_bit(dark)] if dark else [])]
+    return Measured(
+        figures=figures,
+        images=tuple(images),
+        problems=tuple(line.replace(f"{root}/", "") for line in problems),
+        cautions=tuple(line.replace(f"{root}/", "") for line in cautions),
+        sizes=sizes,
+        scoring_s=scoring_s,
+        largest=largest,
+    )
 
 
 def _inspected(

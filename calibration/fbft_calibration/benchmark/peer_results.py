@@ -14,7 +14,7 @@ from rich.console import Console
 from fbft_calibration.benchmark.kept import is_finished
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
-from fbft_calibration.benchmark.plan import counts, data_sha256
+from fbft_calibration.benchmark.plan import counts
 from fbft_calibration.benchmark.result import CategoryResult, Run, finished, provenance, write_result
 from fbft_calibration.benchmark.tables import COLUMNS
 from fbft_calibration.layouts import Category
@@ -38,9 +38,24 @@ def read_peer_runs(out: Path) -> tuple[Run, ...]:
 
 
 def finish_peer(
-    name: str, category: Category, root: Path, out: Path, resnet_weights: Path | None, console: Console
+    name: str,
+    category: Category,
+    root: Path,
+    out: Path,
+    data_sha256: str,
+    resnet_weights: Path | None,
+    console: Console,
 ) -> None:
     """Fit a peer on a category's nominal images, all of them, and measure it; a finished result is kept.
+
+    Args:
+        name: Of the peer.
+        category: Of the data set at `root`.
+        root: Files are named from there.
+        out: Of our own results; the peer's lie below.
+        data_sha256: Identity of the category's files.
+        resnet_weights: As `fbft_calibration.peers.open_peer` takes it.
+        console: Shows what is done.
 
     Raises:
         PeerError: It failed.
@@ -48,18 +63,24 @@ def finish_peer(
     """
     folder = peer_folder(out, name)
     target = folder / f"{category.name}.json"
-    settings, digest = peer_settings(name, resnet_weights), data_sha256(category, root)
-    if is_finished(target, settings, digest, console):
+    settings = peer_settings(name, resnet_weights)
+    if is_finished(target, settings, data_sha256, console):
         return
     console.print(f"{name}: fitting on {len(category.nominal)} images", markup=False)
     with open_peer(name, resnet_weights) as peer:
-        result = measure_peer(peer, category, root, folder, settings, console)
+        result = measure_peer(peer, category, root, folder, data_sha256, settings, console)
     write_result(result, target)
     console.print(f"{name}: {_in_words(result)}", markup=False)
 
 
 def measure_peer(
-    peer: PeerProcess, category: Category, root: Path, folder: Path, settings: Mapping[str, Any], console: Console
+    peer: PeerProcess,
+    category: Category,
+    root: Path,
+    folder: Path,
+    data_sha256: str,
+    settings: Mapping[str, Any],
+    console: Console,
 ) -> CategoryResult:
     """Fit and measure a running peer.
 
@@ -68,6 +89,7 @@ def measure_peer(
         category: Of the data set at `root`.
         root: Files are named from there.
         folder: Of the peer's results; the pictures are written there.
+        data_sha256: Identity of the category's files.
         settings: All that decides the peer.
         console: Shows the progress bar.
 
@@ -84,7 +106,7 @@ def measure_peer(
         dataset=root.resolve().name,
         layout=category.layout,
         settings=settings,
-        data_sha256=data_sha256(category, root),
+        data_sha256=data_sha256,
         bundle=peer.settings,
         provenance=provenance(),
         seconds={"fit": cost.fit_s, "image_median": cost.image_median_s, "scoring": measured.scoring_s},
@@ -94,6 +116,7 @@ def measure_peer(
         images=measured.images,
         pictures=album.write(folder / category.name / "pictures", folder),
         problems=measured.problems,
+        cautions=measured.cautions,
     )
 
 

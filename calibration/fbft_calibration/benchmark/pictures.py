@@ -108,7 +108,8 @@ class Album:
 def _ranks(image: InspectedImage) -> Iterator[tuple[str, _Rank]]:
     """Groups that an image can belong to, and how much it tells there."""
     if image.is_defective:
-        found = float(image.is_flagged or False), float(image.is_located or False), image.score
+        located = 0.5 if image.is_located is None else float(image.is_located)
+        found = float(image.is_flagged or False), located, image.score
         yield HARDEST, tuple(-value for value in found)
         yield CLEAREST, found
     else:
@@ -127,7 +128,9 @@ def verdict_in_words(image: InspectedImage) -> str:
         return "false alarm" if image.is_flagged else "passed"
     if not image.is_flagged:
         return "missed"
-    return "flagged, but not at the defect" if image.is_located is False else "found"
+    if image.is_located is None:
+        return "flagged, no mask to say where"
+    return "found" if image.is_located else "flagged, but not at the defect"
 
 
 def picture_strip(

@@ -13,7 +13,9 @@ from pathlib import Path
 from rich.table import Table
 
 from fbft_calibration.benchmark.result import SUMMARY
+from fbft_calibration.dataset import MIN_IMAGES
 from fbft_calibration.layouts import Category
+from fbft_edge.bundle import file_sha256
 from fbft_edge.errors import ArgumentError
 
 
@@ -41,6 +43,19 @@ def category_table(found: Sequence[Category], title: str) -> Table:
     return table
 
 
+def listing_problems(found: Sequence[Category]) -> list[str]:
+    """A line for whatever is seen to be wrong with categories before any of their files is opened."""
+    lines = []
+    for category in found:
+        lines += [f"{category.name}: {problem}" for problem in category.problems]
+        if 0 < len(category.nominal) < MIN_IMAGES:
+            lines.append(
+                f"{category.name}: {len(category.nominal)} nominal images, at least {MIN_IMAGES} are needed; add "
+                "images of good parts, a few dozen serve well"
+            )
+    return lines
+
+
 def counts(category: Category) -> dict[str, int]:
     """Images by what they are: `nominal`, `test_nominal`, `test_defective`; and `masks` of the latter."""
     defective = [test for test in category.tests if test.is_defective]
@@ -63,13 +78,29 @@ def require_own_file(category: Category) -> None:
         raise ArgumentError(f"{name!r} cannot name results: {name}.json has another use; rename the category")
 
 
-def data_sha256(category: Category, root: Path) -> str:
-    """Identity of a category's files: their names below `root` and their sizes; contents are not read."""
-    tests = [path for test in category.tests for path in (test.path, test.mask) if path]
-    return listing_sha256((*category.nominal, *tests), root)
+def data_sha256(category: Category) -> str:
+    """Identity of a category's images and masks: names and contents, wherever they lie, and the types of defects."""
+    types = [test.defect_type for test in category.tests]
+    tests = [path for test in category.tests for path in (test.path, test.mask)]
+    return _sha256([types, _listing(category.nominal), _listing(tests)])
 
 
-def listing_sha256(paths: Iterable[Path], root: Path) -> str:
-    """Identity of files: their names below `root` and their sizes; contents are not read."""
-    listing = [(path.relative_to(root).as_posix(), path.stat().st_size if path.is_file() else None) for path in paths]
+def nominal_sha256(category: Category) -> str:
+    """Identity of the images that a category is fitted on: names and contents, wherever they lie."""
+    return _sha256(_listing(category.nominal))
+
+
+def _listing(paths: Iterable[Path | None]) -> list[tuple[str, str | None] | None]:
+    return [(path.name, _contents_sha256(path)) if path else None for path in paths]
+
+
+def _contents_sha256(path: Path) -> str | None:
+    """None where the file cannot be read; that it cannot is said when it is used."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
+
+
+def _sha256(listing: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

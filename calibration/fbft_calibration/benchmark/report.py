@@ -39,6 +39,7 @@ MARKDOWN = f"{SUMMARY}.md"
 _TYPE_HEADINGS = ("type", "images", "flagged", "image AUROC", "defects", "touched", "AUPRO 30 %", "AUPRO 5 %")
 _SIZE_HEADINGS = ("diameter of a defect", "defects", "touched", "images", "flagged", "false regions")
 _AUPRO_KINDS = {"aupro": "every threshold", "aupro_paper": "the paper's thresholds"}
+_FILES = "Files that do not serve"
 _LIMIT_HEADINGS = tuple(f"{percent} %" for percent in LIMITS_PERCENT)
 
 _LEGEND = '<p class="note"><b class="blue">Blue</b>: the true defect. <b class="amber">Amber</b>: what was marked.</p>'
@@ -80,8 +81,7 @@ def in_words(result: CategoryResult) -> str:
     false_alarms, good = result.flagged(is_defective=False)
     said, known = [], []
     if defective:
-        located = sum(bool(image.is_flagged and image.is_located) for image in result.images)
-        said.append(f"{detected} of {defective} defective images were flagged, {located} of them at the defect,")
+        said.append(f"{detected} of {defective} defective images were flagged{_located(result)}")
         known.append(_range(detected, defective))
     if good:
         said.append(f"{false_alarms} of {good} good ones raised a false alarm")
@@ -90,6 +90,30 @@ def in_words(result: CategoryResult) -> str:
         f"{' and '.join(said)}; with {CONFIDENCE:.0%} confidence, that is {' and '.join(known)} in the long run. "
         f"{_marked(result.figures['thresholds'])}"
     )
+
+
+def _located(result: CategoryResult) -> str:
+    """How many of the flagged images were flagged at the defect, as far as masks tell."""
+    flagged = [image for image in result.images if image.is_flagged and image.is_defective]
+    known = [image.is_located for image in flagged if image.is_located is not None]
+    if not known:
+        return ""
+    which = "of them" if len(known) == len(flagged) else f"of the {len(known)} with a usable mask"
+    return f" ({sum(known)} {which} at the defect)"
+
+
+def cautions_of(result: CategoryResult) -> list[str]:
+    """A line for whatever keeps figures from being known or trusted; files that do not serve are counted here."""
+    tests = result.counts["test_nominal"] + result.counts["test_defective"]
+    _, defective = result.flagged(is_defective=True)
+    left_out = result.counts["nominal"] - result.bundle["fitted_on"] - result.bundle["thresholds"]["num_images"]
+    counted = {
+        f"{left_out} of {result.counts['nominal']} nominal images were left out": left_out,
+        f"{tests - len(result.images)} of {tests} test images cannot be read": tests - len(result.images),
+        f"{result.figures['images_without_truth']} of {defective} defective images have no usable mask and count for "
+        "image figures only": result.figures["images_without_truth"],
+    }
+    return [*result.cautions, *(f"{line}; see {_FILES.lower()}." for line, number in counted.items() if number)]
 
 
 def _range(part: int, whole: int) -> str:
@@ -123,7 +147,9 @@ def _summary(run: Run) -> dict[str, Any]:
         "settings": dict(run.results[0].settings),
         "categories": {result.category: _key_figures(result) for result in run.results},
         "mean": {column.name: column.mean(run.results) for column in COLUMNS},
+        "cautions": {result.category: cautions_of(result) for result in run.results},
         "problems": {result.category: list(result.problems) for result in run.results},
+        "refused": dict(run.refused),
     }
 
 
@@ -133,14 +159,20 @@ def _key_figures(result: CategoryResult) -> dict[str, float | None]:
     return {column.name: column.value(result) for column in COLUMNS} | {name: thresholds[name] for name in counts}
 
 
+def _cautions(run: Run) -> list[str]:
+    """A line for whatever keeps the table from being whole, or its mean from being of one thing."""
+    lines = [*(f"{name} could not be measured: {cause}" for name, cause in run.refused.items()), *mixed(run.results)]
+    return [f"Caution: {line}" for line in lines]
+
+
 def _page(run: Run) -> Iterator[str]:
     """HTML, part by part."""
     is_alone = len(run.results) == 1
     if is_alone:
         yield paragraph(in_words(run.results[0]), "lead")
+    yield from (paragraph(line, "caution") for line in _cautions(run))
     yield html_table(RESULT_HEADINGS, result_rows(run.results))
     yield paragraph(_conditions(run.results[0]), "note")
-    yield from (paragraph(f"Caution: {line}", "caution") for line in mixed(run.results))
     for result in run.results:
         yield from _category(result, run.folder, is_alone=is_alone)
 
@@ -165,7 +197,7 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     yield heading(result.category, 2)
     if not is_alone:
         yield paragraph(in_words(result), "lead")
-    yield from _problems(result)
+    yield from (paragraph(line, "caution") for line in cautions_of(result))
     yield from _picture_parts(result.pictures, result.bundle["thresholds"], folder)
     yield heading("How small a defect is found", 3)
     yield side_by_side(*_drawings(result))
@@ -178,11 +210,9 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     yield side_by_side(*tables)
     yield heading("Facts", 3)
     yield fact_table(_facts(result))
-
-
-def _problems(result: CategoryResult) -> Iterator[str]:
-    for line in result.problems:
-        yield paragraph(line, "caution")
+    if result.problems:
+        yield heading(_FILES, 3)
+        yield from (paragraph(line, "note") for line in result.problems)
 
 
 def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -299,13 +329,13 @@ def _settings_in_words(settings: Mapping[str, Any]) -> str:
 def _markdown(run: Run) -> Iterator[str]:
     """Markdown, part by part."""
     yield f"# {markdown_text(run.results[0].dataset)}: how well defects are found"
+    yield from (markdown_text(line) for line in _cautions(run))
     yield markdown_table(RESULT_HEADINGS, result_rows(run.results))
     yield markdown_text(_conditions(run.results[0]))
-    yield from (markdown_text(f"Caution: {line}") for line in mixed(run.results))
     for result in run.results:
         yield f"## {markdown_text(result.category)}"
         yield markdown_text(in_words(result))
-        yield from (f"- {markdown_text(line)}" for line in result.problems)
+        yield from (f"- {markdown_text(line)}" for line in cautions_of(result))
         for picture in result.pictures:
             caption = markdown_text(f"{picture.group}: {picture.caption}")
             yield f"![{caption}](<{picture.file}>)\n\n{caption}"
@@ -314,3 +344,6 @@ def _markdown(run: Run) -> Iterator[str]:
             yield markdown_table(_TYPE_HEADINGS, _type_rows(result))
         for kind, words in _AUPRO_KINDS.items():
             yield markdown_table((f"AUPRO, {words}", *_LIMIT_HEADINGS), _aupro_rows(result, kind))
+        if result.problems:
+            yield f"### {_FILES}"
+            yield "\n".join(f"- {markdown_text(line)}" for line in result.problems)

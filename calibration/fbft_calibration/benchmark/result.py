@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -72,7 +72,7 @@ class CategoryResult:
         dataset: Name of the data set's folder.
         layout: How the data set is laid out.
         settings: All that decides the figures, as it was asked for.
-        data_sha256: Identity of the images and masks, by names and sizes.
+        data_sha256: Identity of the images and masks, by names and contents.
         bundle: Teacher, tiles and thresholds that the settings led to; of a peer, what it says about itself.
         provenance: Versions, commit, machine and time.
         seconds: `fit`, `image_median` (pixels to detection) and `scoring` (figures, all images together).
@@ -82,6 +82,7 @@ class CategoryResult:
         images: Every test image that could be read.
         pictures: What is shown of it.
         problems: A line for every file that does not count, or not for all figures.
+        cautions: A line for whatever else keeps figures from being known or trusted.
     """
 
     category: str
@@ -98,6 +99,7 @@ class CategoryResult:
     images: tuple[InspectedImage, ...]
     pictures: tuple[Picture, ...]
     problems: tuple[str, ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def has_thresholds(self) -> bool:
@@ -122,11 +124,13 @@ class Run:
         name: Of the folder.
         folder: Where the files of the results' pictures are.
         results: By category name.
+        refused: Categories that could not be measured this time, each with its cause.
     """
 
     name: str
     folder: Path
     results: tuple[CategoryResult, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Run:
@@ -170,8 +174,8 @@ def read_result(path: Path) -> CategoryResult:
             raise ValueError(f"its schema is not {SCHEMA!r}")
         images = tuple(InspectedImage(**image) for image in contents.pop("images"))
         pictures = tuple(Picture(**picture) for picture in contents.pop("pictures"))
-        problems = tuple(contents.pop("problems"))
-        return CategoryResult(**contents, images=images, pictures=pictures, problems=problems)
+        problems, cautions = tuple(contents.pop("problems")), tuple(contents.pop("cautions", ()))
+        return CategoryResult(**contents, images=images, pictures=pictures, problems=problems, cautions=cautions)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(
             f"{path} is not a benchmark result ({type(error).__name__}: {error!s:.200}); "

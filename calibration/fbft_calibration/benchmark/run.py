@@ -13,6 +13,7 @@ import math
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -25,10 +26,11 @@ from fbft_calibration.benchmark.kept import is_finished, refuse_other_results
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.peer_results import finish_peer, peer_folder, read_peer_runs
 from fbft_calibration.benchmark.pictures import Album
-from fbft_calibration.benchmark.plan import choose, counts, data_sha256, listing_sha256, require_own_file
-from fbft_calibration.benchmark.report import REPORT, in_words, write_summary
+from fbft_calibration.benchmark.plan import choose, counts, data_sha256, nominal_sha256, require_own_file
+from fbft_calibration.benchmark.report import REPORT, cautions_of, in_words, write_summary
 from fbft_calibration.benchmark.result import (
     CategoryResult,
+    finished,
     provenance,
     read_run,
     write_json,
@@ -37,6 +39,7 @@ from fbft_calibration.benchmark.result import (
 from fbft_calibration.bundling import BundleSettings, fit_bundle
 from fbft_calibration.fit import FitSettings
 from fbft_calibration.layouts import Category, categories
+from fbft_calibration.out_folder import make_out_folder
 from fbft_calibration.peers import peer_settings
 from fbft_calibration.peers.bundle_peer import peak_memory_bytes
 from fbft_edge.bundle import Bundle, file_sha256, open_bundle
@@ -48,6 +51,7 @@ from fbft_edge.images import image_paths, read_image
 from fbft_export.prototypes import PATCH_DISTANCE
 
 _FIT = "fit.json"
+_SHOWN = 3
 _PAPER_EPOCHS = 50
 _PAPER_BATCH_IMAGES = 4
 _PAPER_PATCHES = 74 * 74  # of an image of 1036x1036
@@ -133,6 +137,7 @@ def run_benchmark(
             done.
     """
     chosen = choose(categories(root), names, root)
+    make_out_folder(out)
     refuse_other_results(out, root.resolve().name, settings.of_fit())
     for peer in peers:
         refuse_other_results(peer_folder(out, peer), root.resolve().name, peer_settings(peer, resnet_weights))
@@ -140,22 +145,30 @@ def run_benchmark(
     failed: dict[str, str] = {}
     for number, category in enumerate(chosen, start=1):
         console.print(f"{category.name}, {number} of {len(chosen)}", style="bold", markup=False)
+        digest = data_sha256(category)
         try:
-            _finish(category, root, out, settings, console)
+            _finish(category, root, out, digest, settings, console)
         except (ArgumentError, ImageError, BundleError, EngineError) as error:
-            refused[category.name] = str(error)
+            refused[category.name] = str(error).replace(f"{root}/", "")
             console.print(f"{category.name} cannot be measured: {error}", style="red", markup=False)
+            _summarise(out, failed, refused)
             continue
-        write_summary(read_run(out), out, read_peer_runs(out), failed)
+        _summarise(out, failed, refused)
         for peer in peers:
             try:
-                finish_peer(peer, category, root, out, resnet_weights, console)
+                finish_peer(peer, category, root, out, digest, resnet_weights, console)
             except FbftError as error:
                 failed[f"{peer} on {category.name}"] = str(error)
                 console.print(f"{peer} cannot be measured: {error}", style="red", markup=False)
-            write_summary(read_run(out), out, read_peer_runs(out), failed)
+            _summarise(out, failed, refused)
+    if (out / REPORT).is_file():
+        console.print(f"open {out / REPORT}", style="bold green", markup=False)
     _refuse_the_incomplete(refused, failed, len(chosen), len(peers) * (len(chosen) - len(refused)))
-    console.print(f"open {out / REPORT}", style="bold green", markup=False)
+
+
+def _summarise(out: Path, failed: Mapping[str, str], refused: Mapping[str, str]) -> None:
+    if finished(out):
+        write_summary(dataclasses.replace(read_run(out), refused=refused), out, read_peer_runs(out), failed)
 
 
 def _refuse_the_incomplete(
@@ -174,14 +187,15 @@ def _refuse_the_incomplete(
         raise ArgumentError("; ".join(lines))
 
 
-def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettings, console: Console) -> None:
+def _finish(
+    category: Category, root: Path, out: Path, digest: str, settings: BenchmarkSettings, console: Console
+) -> None:
     """Bring one category to its end, whatever of it is there."""
     require_own_file(category)
     target = out / f"{category.name}.json"
-    digest = data_sha256(category, root)
     if is_finished(target, settings.as_dict(), digest, console):
         return
-    bundle, fit_s = _fitted(category, root, out / category.name, settings, console)
+    bundle, fit_s = _fitted(category, out / category.name, settings, console)
     album = Album(bundle.require_thresholds().pixel)
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         measured = measure(
@@ -189,13 +203,11 @@ def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettin
             prepare=lambda pixels: detectors.of(*pixels.shape[:2]),
         )
     left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes["left_out"]]
-    peak_memory, problems = None, [*left_out, *measured.problems]
+    peak_memory, cautions = None, [*measured.cautions, *_foreign_sizes(measured.sizes, bundle)]
     try:
         peak_memory = peak_memory_bytes(bundle, read_image(measured.largest))
     except PeerError as error:
-        problems.append(f"peak memory is not known: {error}")
-    for line in problems:
-        console.print(f"  {line}", style="yellow", markup=False)
+        cautions.append(f"peak memory is not known: {error}")
     result = CategoryResult(
         category=category.name,
         dataset=root.resolve().name,
@@ -214,18 +226,38 @@ def _finish(category: Category, root: Path, out: Path, settings: BenchmarkSettin
         figures=measured.figures.as_dict(),
         images=measured.images,
         pictures=album.write(out / category.name / "pictures", out),
-        problems=tuple(problems),
+        problems=(*left_out, *measured.problems),
+        cautions=tuple(cautions),
     )
     write_result(result, target)
+    for line in (*cautions_of(result), *_first(result.problems)):
+        console.print(f"  {line}", style="yellow", markup=False)
     console.print(in_words(result), markup=False)
 
 
-def _fitted(
-    category: Category, root: Path, folder: Path, settings: BenchmarkSettings, console: Console
-) -> tuple[Bundle, float]:
+def _first(lines: Sequence[str]) -> list[str]:
+    """The first few of what may be many lines, and how many there are beyond."""
+    beyond = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"and {beyond} more files, see {REPORT}"] if beyond > 0 else [])]
+
+
+def _foreign_sizes(sizes: Counter[tuple[int, int]], bundle: Bundle) -> list[str]:
+    """A line if test images have sizes that a line with this bundle would refuse; a bundle may take all sizes."""
+    foreign = Counter({size: number for size, number in sizes.items() if size not in bundle.frame_sizes})
+    if not foreign or not bundle.frame_sizes:
+        return []
+    said = ", ".join(f"{height}x{width}: {number}" for (height, width), number in foreign.most_common(_SHOWN))
+    return [
+        f"{foreign.total()} test images have a size that the thresholds were not found on (height x width "
+        f"{said}{', ...' if len(foreign) > _SHOWN else ''}): their false-alarm rate is not known, and a line would "
+        "refuse such frames. Fit again with images of that size."
+    ]
+
+
+def _fitted(category: Category, folder: Path, settings: BenchmarkSettings, console: Console) -> tuple[Bundle, float]:
     """The category's bundle and the seconds that fitting took; a complete one of the same settings is kept."""
     path, note = folder / f"{category.name}.fbft", folder / _FIT
-    wanted = {"settings": settings.of_fit(), "nominal_sha256": listing_sha256(category.nominal, root)}
+    wanted = {"settings": settings.of_fit(), "nominal_sha256": nominal_sha256(category)}
     if note.is_file() and path.is_dir():
         with contextlib.suppress(ValueError, KeyError, BundleError):
             known = json.loads(note.read_text(encoding="utf-8"))
