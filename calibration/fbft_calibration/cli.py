@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.errors import ArgumentError
 from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
@@ -122,8 +123,14 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "methods, by anomalib, on the same images.",
     )
     add = parser.add_argument
-    add("root", type=Path, nargs="?", metavar="DATASET_ROOT", help="the data set, or one category of it")
-    add("--list", action="store_true", help="print the categories, and do nothing")
+    add(
+        "root",
+        type=Path,
+        nargs="?",
+        metavar="DATASET_ROOT",
+        help="the data set, or one category of it (VisA: all of it)",
+    )
+    add("--list", action="store_true", help="print the categories and what they lack, and do nothing")
     add("--category", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
     add("--out", type=Path, metavar="DIR", help="for the results (default: benchmarks/DATASET)")
     add("--compare", type=Path, nargs="+", metavar="DIR", help="put results side by side, and measure nothing")
@@ -187,27 +194,47 @@ def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
 def _benchmark(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if args.compare:
+        _refuse_idle(args, "compare", "out")
         from fbft_calibration.benchmark.comparison import compare_runs
 
-        compare_runs(args.compare, args.out or _RESULTS / "comparison", console)
+        out = args.out or _RESULTS / "comparison"
+        make_out_folder(out)
+        compare_runs(args.compare, out, console)
         return 0
     if args.root is None:
         raise ArgumentError("no data set to measure; name DATASET_ROOT, or folders of results after --compare")
-    from fbft_calibration.benchmark.plan import category_table, choose
+    if args.list:
+        _refuse_idle(args, "list", "root", "category")
+    from fbft_calibration.benchmark.plan import category_table, choose, listing_problems
     from fbft_calibration.layouts import categories
 
     found = categories(args.root)  # a typo is said before torch takes its seconds to load
+    chosen = choose(found, args.category, args.root)
     if args.list:
-        console.print(category_table(found, args.root.resolve().name))
+        console.print(category_table(chosen, args.root.resolve().name))
+        for line in listing_problems(chosen):
+            console.print(line, style="yellow", markup=False)
         return 0
-    choose(found, args.category, args.root)
     peers = _peers(args)
     settings = _benchmark_settings(args)
     from fbft_calibration.benchmark.run import run_benchmark
 
     out = args.out or _default_out(args)
-    run_benchmark(args.root, out, settings, console, args.category, peers, args.peer_weights)
+    try:
+        run_benchmark(args.root, out, settings, console, args.category, peers, args.peer_weights)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: what is finished in {out} is kept, the same command goes on", markup=False)
+        raise
     return 0
+
+
+def _refuse_idle(args: argparse.Namespace, action: str, *heeded: str) -> None:
+    """Arguments that `--list` or `--compare` would not heed are said rather than ignored."""
+    unset = {**vars(parsed(["benchmark", "--preset", args.preset])), "preset": "default"}
+    idle = [name for name, value in vars(args).items() if name not in (action, *heeded) and value != unset[name]]
+    if idle:
+        said = ", ".join("DATASET_ROOT" if name == "root" else f"--{name.replace('_', '-')}" for name in idle)
+        raise ArgumentError(f"{said} would change nothing with --{action}; leave out one or the other")
 
 
 def _peers(args: argparse.Namespace) -> tuple[str, ...]:

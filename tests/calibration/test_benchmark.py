@@ -6,6 +6,9 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,18 @@ WRONG = {
     "comparison of nothing": ["--compare", "{tmp}"],
     "unknown peer": ["{data}", "--peer", "nosuch"],
     "peer that is not run": ["{data}", "--peer", "all", "--peer", "efficient-ad"],
+    "list of an unknown category": ["{data}", "--list", "--category", "cups"],
+}
+# What cannot be a folder of results: an existing file, a place below one, a name that is too long.
+NO_FOLDER = ["file", "file/below", "x" * 300]
+IDLE = {
+    "--pixel-size-mm": ["--compare", "{tmp}", "--pixel-size-mm", "0.1"],
+    "DATASET_ROOT": ["{data}", "--compare", "{tmp}"],
+    "--list": ["--compare", "{tmp}", "--list"],
+    "--peer": ["{data}", "--list", "--peer", "padim"],
+    "--false-alarm-rate": ["{data}", "--list", "--false-alarm-rate", "0.2"],
+    "--preset": ["{data}", "--list", "--preset", "paper"],
+    "--out": ["{data}", "--list", "--out", "{tmp}"],
 }
 
 
@@ -66,8 +81,28 @@ def test_what_cannot_be_measured_ends_with_status_2_and_one_line(
     what: str, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [part.format(data=part_dataset, tmp=tmp_path) for part in WRONG[what]]
-    status = main(["benchmark", *given, "--out", str(tmp_path / "out")])
-    assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+    out = [] if "--list" in given else ["--out", str(tmp_path / "out")]
+    assert (main(["benchmark", *given, *out]), capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("what", IDLE)
+def test_arguments_without_effect_are_refused_by_name(
+    what: str, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [part.format(data=part_dataset, tmp=tmp_path) for part in IDLE[what]]
+    assert (main(["benchmark", *given]), f"error: {what} would change nothing" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize("name", NO_FOLDER)
+@pytest.mark.parametrize("is_comparison", [False, True], ids=["measure", "compare"])
+def test_results_that_could_not_be_written_are_refused_before_anything_is_fitted(
+    name: str, is_comparison: bool, part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    given = ["--compare", str(tmp_path)] if is_comparison else [str(part_dataset)]
+    status = main(["benchmark", *given, "--out", str(tmp_path / name)])
+    said = capsys.readouterr()
+    assert (status, "choose another --out" in said.err, "nominal images" in said.out) == (2, True, False)
 
 
 @pytest.mark.skipif(find_spec("anomalib") is not None, reason="anomalib is installed")
@@ -103,6 +138,26 @@ def test_a_list_of_categories_says_what_each_holds(part_dataset: Path, capsys: p
     main(["benchmark", str(part_dataset), "--list"])
     row = next(line for line in capsys.readouterr().out.splitlines() if "parts" in line)
     assert row.replace("│", " ").split() == ["parts", "mvtec-ad", "12", "4", "4", "3"]
+
+
+def test_a_list_says_what_is_wrong_with_the_chosen_categories(
+    part_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(part_dataset, tmp_path / "data"))
+    (data / "few/test/good").rename(data / "few/test/OK")
+    main(["benchmark", str(data), "--list", "--category", "few"])
+    said = capsys.readouterr().out
+    assert [said.count(words) for words in ("4 images of type OK", "few: 1 nominal images", "mvtec-ad")] == [1, 1, 1]
+
+
+def test_an_interrupted_benchmark_says_what_is_kept(part_dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "fbft_calibration", "benchmark", str(part_dataset), "--category", "parts"]
+    with subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "parts, 1 of 1\n"
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert (process.returncode, f"what is finished in {tmp_path} is kept" in said) == (130, True)
 
 
 def test_a_category_leaves_its_result_its_bundle_and_a_summary(benchmarked: Path) -> None:
