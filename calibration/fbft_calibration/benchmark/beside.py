@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from fbft_calibration.benchmark.comparison import means_as_html, means_as_markdown, shared_categories
-from fbft_calibration.benchmark.page import fact_table, heading, paragraph
 from fbft_calibration.benchmark.result import CategoryResult, Run
 from fbft_calibration.benchmark.tables import markdown_text
+from fbft_calibration.page import fact_table, heading, paragraph
 from fbft_calibration.peers import NOT_RUN
 from fbft_edge.errors import ArgumentError
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 
 from fbft_calibration.benchmark.charts import line_chart
-from fbft_calibration.benchmark.page import heading, paragraph, side_by_side, write_page
 from fbft_calibration.benchmark.result import CategoryResult, Run, read_run
 from fbft_calibration.benchmark.tables import (
     COLUMNS,
@@ -26,6 +25,7 @@ from fbft_calibration.benchmark.tables import (
     markdown_table,
     markdown_text,
 )
+from fbft_calibration.page import heading, paragraph, side_by_side, write_page
 from fbft_edge.errors import ArgumentError
 
 PAGE = "comparison.html"

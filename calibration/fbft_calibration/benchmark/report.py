@@ -17,7 +17,6 @@ from scipy.stats import beta
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
 from fbft_calibration.benchmark.charts import bar_chart, line_chart
 from fbft_calibration.benchmark.comparison import mixed
-from fbft_calibration.benchmark.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.benchmark.pictures import PANELS
 from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
 from fbft_calibration.benchmark.tables import (
@@ -31,6 +30,7 @@ from fbft_calibration.benchmark.tables import (
     result_rows,
     shown,
 )
+from fbft_calibration.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.threshold import CONFIDENCE
 
 REPORT = "report.html"
@@ -197,7 +197,8 @@ def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], f
         yield heading(group, 3)
         yield f'<div class="panels">{panels}</div>'
         for picture in members:
-            yield f"<figure>{inline_jpeg(folder / picture.file)}<figcaption>{html.escape(picture.caption)}</figure>"
+            strip = inline_jpeg((folder / picture.file).read_bytes())
+            yield f"<figure>{strip}<figcaption>{html.escape(picture.caption)}</figure>"
 
 
 def _drawings(result: CategoryResult) -> tuple[str, str]:
