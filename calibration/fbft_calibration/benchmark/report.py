@@ -16,12 +16,12 @@ from scipy.stats import beta
 
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
 from fbft_calibration.benchmark.charts import bar_chart, line_chart
-from fbft_calibration.benchmark.comparison import mixed
+from fbft_calibration.benchmark.glossary import glossary
+from fbft_calibration.benchmark.origins import mixed, settings_in_words
 from fbft_calibration.benchmark.pictures import PANELS
-from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
+from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, write_json
 from fbft_calibration.benchmark.tables import (
     COLUMNS,
-    LIMITS_PERCENT,
     RESULT_HEADINGS,
     Row,
     html_table,
@@ -30,6 +30,7 @@ from fbft_calibration.benchmark.tables import (
     result_rows,
     shown,
 )
+from fbft_calibration.metrics.figures import LIMITS_PERCENT
 from fbft_calibration.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.threshold import CONFIDENCE
 
@@ -42,19 +43,6 @@ _AUPRO_KINDS = {"aupro": "every threshold", "aupro_paper": "the paper's threshol
 _LIMIT_HEADINGS = tuple(f"{percent} %" for percent in LIMITS_PERCENT)
 
 _LEGEND = '<p class="note"><b class="blue">Blue</b>: the true defect. <b class="amber">Amber</b>: what was marked.</p>'
-_GLOSSARY = (
-    ("AUROC", "chance that a defective image (or pixel) scores higher than a good one; 0.5 is guessing, 1 is perfect."),
-    ("F1 max, AP", "best balance of defects found against false alarms at any threshold; precision averaged over all."),
-    ("AUPRO 5 %", "mean share of each defect that is marked, large and small defects alike, averaged over thresholds "
-     "that wrongly mark at most 5 % of the good pixels."),
-    ("Q1 to Q4", "the smallest quarter of the defects, the smaller half, three quarters, all of them."),
-    ("rho", "robustness to size: mean AUPRO over Q1 to Q4, times how close Q1 and Q4 are."),
-    ("touched", "the mask at the calibrated threshold covers at least one pixel of the defect."),
-    ("peak memory", "largest resident memory of a process that inspects, libraries included."),
-    ("false region", "a part of the mask that touches no defect."),
-    ("diameter", "of the disc with the defect's area."),
-    ("paper's thresholds", "99 ranks of the good pixels' scores: low at small limits, for comparing with the paper."),
-)  # fmt: skip
 
 
 def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mapping[str, str] | None = None) -> None:
@@ -71,7 +59,9 @@ def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mappin
     beside_markdown = beside_as_markdown(run, peers, failed or {}) if has_peers else ()
     write_json(_summary(run), out / f"{SUMMARY}.json")
     (out / MARKDOWN).write_text("\n\n".join((*_markdown(run), *beside_markdown)) + "\n", encoding="utf-8")
-    write_page(out / REPORT, f"{run.results[0].dataset}: how well defects are found", (*_page(run), *beside, *_words()))
+    write_page(
+        out / REPORT, f"{run.results[0].dataset}: how well defects are found", (*_page(run), *beside, *glossary())
+    )
 
 
 def in_words(result: CategoryResult) -> str:
@@ -143,11 +133,6 @@ def _page(run: Run) -> Iterator[str]:
     yield from (paragraph(f"Caution: {line}", "caution") for line in mixed(run.results))
     for result in run.results:
         yield from _category(result, run.folder, is_alone=is_alone)
-
-
-def _words() -> Iterator[str]:
-    yield heading("Words", 2)
-    yield fact_table(_GLOSSARY)
 
 
 def _conditions(result: CategoryResult) -> str:
@@ -286,15 +271,7 @@ def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
         f"pixel figures within {result.figures['quantisation_error']:.1e} of the exact ones",
     )
     yield "layout", result.layout
-    yield "settings", _settings_in_words(result.settings)
-
-
-def _settings_in_words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in flat_settings(settings).items()
-        if value is not None
-    )
+    yield "settings", settings_in_words(result.settings)
 
 
 def _markdown(run: Run) -> Iterator[str]:
