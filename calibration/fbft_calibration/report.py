@@ -5,54 +5,25 @@ Knows nothing about how thresholds were found; it shows what the bundle says.
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from string import Template
 
 import cv2
 import numpy as np
 
 from fbft_calibration.dataset import NominalImage
+from fbft_calibration.page import fact_table, heading, inline_jpeg, paragraph, write_page
 from fbft_calibration.threshold import explain
 from fbft_edge.bundle import Bundle
 from fbft_edge.detectors.openvino import OpenVinoDetector
 from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.frame import Float32, Uint8
+from fbft_edge.frame import Uint8
+from fbft_edge.pictures import heat
 from fbft_export.engine_report import engine_table
 
 _EXAMPLES = 3
 _EXAMPLE_PX = 420
-
-_PAGE = Template("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>$product: bundle report</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b2530 }
-h1 { font-weight: 600 } h2 { margin-top: 2.5rem; font-weight: 600 } p.lead { font-size: 1.15rem }
-table { border-collapse: collapse } td, th { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top }
-th { font-weight: 500; color: #5a6b7b } figure { display: inline-block; margin: 0 1rem 1rem 0 }
-figcaption { color: #5a6b7b; font-size: .9rem } img { border-radius: 4px } svg { width: 100%; height: auto }
-</style>
-<h1>$product</h1>
-<p class="lead">$summary</p>
-$cautions
-<h2>Nominal scores against the threshold</h2>
-<p>Every held-out nominal image is one dot. The line is the threshold: what lies right of it is anomalous.</p>
-$scores
-<h2>The most unusual nominal images</h2>
-<p>If one of these shows a defect, take it out of the nominal folder and fit again.</p>
-$examples
-<h2>Fit</h2>
-$losses
-<h2>Engines</h2>
-<p>Every engine is held to the float32 model on real tiles before it is accepted; differences are shares of the largest
-map value.</p>
-$engines
-<h2>Facts</h2>
-<table>$facts</table>
-</html>
-""")
 
 
 def write_report(
@@ -66,20 +37,34 @@ def write_report(
         detectors: Of the bundle.
         path: The HTML file.
     """
+    write_page(path, f"{bundle.product}: bundle report", _page(bundle, held_out, detectors))
+
+
+def _page(bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]) -> Iterator[str]:
+    """HTML, part by part."""
     summary, *cautions = (line[0].upper() + line[1:] + "." for line in explain(bundle.require_thresholds()))
-    calibration = bundle.notes["calibration"]
-    page = _PAGE.substitute(
-        product=html.escape(bundle.product),
-        summary=html.escape(summary),
-        cautions="".join(f"<p>{html.escape(line)}</p>" for line in cautions),
-        scores=_dots("image score", calibration["score"], bundle.require_thresholds().image)
-        + _dots("largest map value", calibration["peak"], bundle.require_thresholds().pixel),
-        examples="".join(_examples(bundle, held_out, detectors)),
-        losses=_curve(bundle.notes["losses"]),
-        engines=engine_table(bundle),
-        facts="".join(f"<tr><th>{html.escape(k)}<td>{html.escape(v)}" for k, v in _facts(bundle)),
+    calibration, thresholds = bundle.notes["calibration"], bundle.require_thresholds()
+    yield paragraph(summary, "lead")
+    yield from (paragraph(line) for line in cautions)
+    yield heading("Nominal scores against the threshold", 2)
+    yield paragraph(
+        "Every held-out nominal image is one dot. The line is the threshold: what lies right of it is anomalous."
     )
-    path.write_text(page, encoding="utf-8")
+    yield _dots("image score", calibration["score"], thresholds.image)
+    yield _dots("largest map value", calibration["peak"], thresholds.pixel)
+    yield heading("The most unusual nominal images", 2)
+    yield paragraph("If one of these shows a defect, take it out of the nominal folder and fit again.")
+    yield from _examples(bundle, held_out, detectors)
+    yield heading("Fit", 2)
+    yield _curve(bundle.notes["losses"])
+    yield heading("Engines", 2)
+    yield paragraph(
+        "Every engine is held to the float32 model on real tiles before it is accepted; differences are shares of the "
+        "largest map value."
+    )
+    yield engine_table(bundle)
+    yield heading("Facts", 2)
+    yield fact_table(_facts(bundle))
 
 
 def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
@@ -134,23 +119,13 @@ def _examples(
     bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]
 ) -> Iterator[str]:
     score = np.asarray(bundle.notes["calibration"]["score"])
+    full_scale = bundle.require_thresholds().pixel
     for index in np.argsort(-score)[:_EXAMPLES]:
         image = held_out[index]
         pixels = image.read()
-        share = detectors.of(*image.size).map_of(pixels) / (1.5 * bundle.require_thresholds().pixel)
-        yield _example(pixels, share, image.path.name, score[index])
-
-
-def _example(pixels: Uint8, share: Float32, name: str, score: float) -> str:
-    shown = _heat(pixels, share)
-    caption = f"{html.escape(name)}, score {score:.4g}"
-    return f"<figure>{_inline(pixels)} {_inline(shown)}<figcaption>{caption}</figcaption></figure>"
-
-
-def _heat(pixels: Uint8, share: Float32) -> Uint8:
-    level = (np.clip(share, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_CIVIDIS), cv2.COLOR_BGR2RGB)
-    return np.asarray(cv2.addWeighted(pixels, 0.4, colours, 0.6, 0), np.uint8)
+        shown = heat(pixels, detectors.of(*image.size).map_of(pixels), full_scale)
+        caption = html.escape(f"{image.path.name}, score {score[index]:.4g}")
+        yield f'<figure class="small">{_inline(pixels)} {_inline(shown)}<figcaption>{caption}</figcaption></figure>'
 
 
 def _inline(pixels: Uint8) -> str:
@@ -159,5 +134,4 @@ def _inline(pixels: Uint8) -> str:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    data = base64.b64encode(encoded.tobytes()).decode()
-    return f'<img width="{size[0]}" height="{size[1]}" alt="" src="data:image/jpeg;base64,{data}">'
+    return inline_jpeg(encoded.tobytes())

@@ -19,16 +19,40 @@ def labels(chart: str) -> list[tuple[float, float, str]]:
     return [(float(x), float(y), words) for x, y, words in found]
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_labels_of_lines_never_touch(ends: list[float]) -> None:
     heights = sorted(y for _, y, _ in labels(line_chart("t", ["a"], {str(i): [end] for i, end in enumerate(ends)})))
     assert all(lower - upper > 13 for upper, lower in pairwise(heights))
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=10), st.text("mw", min_size=1, max_size=25))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.text("mw", min_size=1, max_size=200))
 def test_labels_of_lines_stay_inside(ends: list[float], name: str) -> None:
     chart = line_chart("t", ["a"], {f"{name}{i}": [end] for i, end in enumerate(ends)})
-    assert all(0 < y < 300 and x + 7.8 * len(words) <= 560 for x, y, words in labels(chart))
+    bottom = float(re.findall(r'viewBox="0 0 560 (\d+)"', chart)[0])
+    assert all(0 < y < bottom and x + 7.8 * len(words) <= 560 for x, y, words in labels(chart))
+
+
+@given(st.text("mw", min_size=1, max_size=200))
+def test_the_longest_names_leave_a_line_more_than_a_third_of_the_drawing(name: str) -> None:
+    left, right = re.findall(r'cx="([\d.]+)"', line_chart("t", ["a", "b"], {name: [0.5, 0.5]}))
+    assert 2 * (float(right) - float(left)) > 560 / 3
+
+
+def test_a_shortened_name_keeps_both_ends_and_is_told_in_full_below_a_pointer() -> None:
+    name = "first" + 40 * "-" + "last"
+    label, in_full = re.findall(r">(first[^<]*)<title>([^<]*)<", line_chart("t", ["a"], {name: [0.5]}))[0]
+    assert (label.endswith("last: 0.500"), in_full) == (True, name)
+
+
+def test_no_two_of_eighteen_lines_look_alike() -> None:
+    chart = line_chart("t", ["a", "b"], {str(i): [0.5, 0.5] for i in range(18)})
+    assert len({re.sub('points="[^"]*"', "", line) for line in re.findall("<polyline[^>]*>", chart)}) == 18
+
+
+def test_ticks_of_three_lines_stay_inside() -> None:
+    chart = bar_chart("t", {"a\nb\nc": (1, 2)})
+    bottom = float(re.findall(r'viewBox="0 0 560 (\d+)"', chart)[0])
+    assert max(float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)"', chart)) < bottom
 
 
 @given(SHARES)

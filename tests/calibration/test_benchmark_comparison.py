@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fbft_calibration.benchmark.comparison import (
     MARKDOWN,
     PAGE,
-    cautions,
     means_as_html,
     means_as_markdown,
-    mixed,
-    shared_categories,
 )
-from fbft_calibration.benchmark.result import Run, write_result
-from fbft_calibration.benchmark.tables import COLUMNS, NOT_APPLICABLE, html_table, markdown_table, markdown_text
+from fbft_calibration.benchmark.origins import cautions, mixed, origins
+from fbft_calibration.benchmark.result import Run, read_run, write_result
+from fbft_calibration.benchmark.tables import (
+    COLUMNS,
+    MISSING,
+    NOT_APPLICABLE,
+    html_table,
+    markdown_table,
+    markdown_text,
+)
 from fbft_calibration.cli import main
 
 
@@ -43,16 +50,57 @@ def compared(bright_run: Run, better: Path, tmp_path: Path) -> Path:
 
 def test_the_best_figure_of_a_column_is_bold(compared: Path) -> None:
     rows = (compared / MARKDOWN).read_text(encoding="utf-8").splitlines()
-    assert next(row for row in rows if row.startswith("| better |")).count("**0.9999**") == 1
+    assert [row.count("**0.9999**") for row in rows if row.startswith("| better |")] == [1, 0, 1]
 
 
-def test_only_shared_categories_count_for_the_means(compared: Path) -> None:
-    assert "Means over the shared categories: parts." in (compared / MARKDOWN).read_text(encoding="utf-8")
+def test_nothing_is_bold_where_the_files_differ(bright_run: Run, better: Path) -> None:
+    other = read_run(better)
+    changed = tuple(dataclasses.replace(result, data_sha256="0") for result in other.results)
+    parts = list(means_as_markdown([bright_run, dataclasses.replace(other, results=changed)], ["parts"]))
+    assert [part for part in parts if "**" in part] == []
 
 
-def test_a_category_that_a_run_lacks_is_shown_without_a_figure(compared: Path) -> None:
-    rows = (compared / MARKDOWN).read_text(encoding="utf-8").splitlines()
-    assert [row.split(" | ")[1] for row in rows if row.startswith("| extra |")] == ["-"] * len(COLUMNS)
+def test_only_shared_categories_count_for_the_means_and_the_others_are_named(compared: Path) -> None:
+    said = "the categories that all runs have: parts. Left out: extra (bright lacks it)."
+    assert said in (compared / MARKDOWN).read_text(encoding="utf-8")
+
+
+def test_a_category_that_a_run_lacks_is_shown_as_missing(compared: Path) -> None:
+    rows = (compared / MARKDOWN).read_text(encoding="utf-8").split("### ")[1].splitlines()
+    assert rows[0] == "extra"
+    assert [set(row.split(" | ")[1:-1]) for row in rows if row.startswith("| bright |")] == [{MISSING}]
+
+
+def test_the_page_says_what_each_run_is_and_what_its_words_mean(
+    compared: Path, read_page: Callable[[str], Any], bright_run: Run
+) -> None:
+    text = read_page((compared / PAGE).read_text(encoding="utf-8")).text
+    wanted = [
+        "brightness, blocks 5 and 8",
+        "in f32",
+        bright_run.results[0].provenance["created"][:10],
+        "students.steps",
+    ]
+    wanted += ["AUROC", "touched", "false alarm", "s per image", "12 good images to fit on, 4 good and 4 defective"]
+    assert [words for words in wanted if words not in text] == []
+
+
+def test_of_our_runs_settings_that_differ_stand_with_each_and_the_others_once(bright_run: Run) -> None:
+    result = bright_run.results[0]
+    other = dataclasses.replace(result, settings={**result.settings, "students": {"steps": 3}, "seed": 1})
+    said = dict(origins([bright_run, Run("other", bright_run.folder, (other,))]))
+    assert said["all of fbft-edge"] == "teacher brightness"
+    assert ("students.steps 2, seed not recorded" in said["bright"], "students.steps 3, seed 1" in said["other"]) == (
+        True,
+        True,
+    )
+
+
+def test_a_size_is_drawn_only_where_every_category_has_it(bright_run: Run) -> None:
+    result = bright_run.results[0]
+    without = dataclasses.replace(result, category="other", figures={**result.figures, "size_bins": []})
+    run = dataclasses.replace(bright_run, results=(result, without))
+    assert "<circle" not in "".join(means_as_html([run], ["other", "parts"]))
 
 
 def test_every_run_is_a_line_in_every_drawing(compared: Path) -> None:
@@ -82,19 +130,42 @@ def test_runs_without_a_common_category_are_refused(bright_run: Run, tmp_path: P
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"data_sha256": "0"}, "same files"), ({"provenance": {"machine": "another"}}, "same machine")],
+    [
+        ({"data_sha256": "0"}, "parts: not measured on the same files"),
+        ({"provenance": {"machine": {"cpu": "another"}}}, "parts: not measured on the same machine"),
+    ],
 )
 def test_what_does_not_compare_is_said(bright_run: Run, change: dict[str, object], words: str) -> None:
-    other = dataclasses.replace(bright_run, results=(dataclasses.replace(bright_run.results[0], **change),))
-    assert [words in line for line in cautions([bright_run, other], shared_categories([bright_run, other]))] == [True]
+    other = Run("other", bright_run.folder, (dataclasses.replace(bright_run.results[0], **change),))
+    assert [words in line for line in cautions([bright_run, other])] == [True]
+
+
+def test_what_differs_between_files_is_named(bright_run: Run) -> None:
+    result = dataclasses.replace(bright_run.results[0], data_sha256="0")
+    fewer = dataclasses.replace(result, counts={**result.counts, "masks": 1})
+    renamed = dataclasses.replace(result.images[0], file="parts/test/good/renamed.png")
+    others = {
+        "3 masks (bright); ": fewer,
+        "2 test images": dataclasses.replace(result, images=(renamed, *result.images[1:])),
+    }
+    others["the same names"] = result
+    lines = {said: cautions([bright_run, Run("o", bright_run.folder, (one,))]) for said, one in others.items()}
+    assert [said for said, (line,) in lines.items() if said not in line] == []
+
+
+def test_files_have_the_same_names_whether_the_data_set_or_its_category_was_named(bright_run: Run) -> None:
+    result = bright_run.results[0]
+    images = tuple(dataclasses.replace(i, file=i.file.removeprefix("parts/")) for i in result.images)
+    other = Run("other", bright_run.folder, (dataclasses.replace(result, images=images, data_sha256="0"),))
+    assert ["the same names" in line for line in cautions([bright_run, other])] == [True]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"provenance": {"machine": "another"}}, "2 different machines"),
-        ({"provenance": {"commit": "another"}}, "2 different versions"),
-        ({"bundle": {"precision": "another"}}, "2 different precisions"),
+        ({"provenance": {"machine": {"cpu": "another"}}}, "the same machine"),
+        ({"provenance": {"commit": "another"}}, "another (later)"),
+        ({"bundle": {"precision": "another"}}, "f32 (parts); another (later)"),
     ],
 )
 def test_a_mean_over_what_was_measured_differently_is_said(
@@ -102,12 +173,13 @@ def test_a_mean_over_what_was_measured_differently_is_said(
 ) -> None:
     first = bright_run.results[0]
     changed = {name: {**getattr(first, name), **values} for name, values in change.items()}
-    assert [words in line for line in mixed([first, dataclasses.replace(first, **changed)])] == [True]
+    later = dataclasses.replace(first, category="later", **changed)
+    assert [words in line for line in mixed([first, later])] == [True]
     assert mixed([first, first]) == []
 
 
 def test_equal_runs_need_no_caution(bright_run: Run) -> None:
-    assert cautions([bright_run, bright_run], ["parts"]) == []
+    assert cautions([bright_run, bright_run]) == []
 
 
 @pytest.fixture
@@ -134,13 +206,14 @@ def test_where_every_run_has_thresholds_there_is_no_such_note(bright_run: Run) -
     assert "not applicable" not in "".join(means_as_html([bright_run, bright_run], ["parts"]))
 
 
-def test_memory_is_shown_in_gib_and_less_is_better(bright_run: Run) -> None:
+def test_memory_is_shown_in_gib(bright_run: Run) -> None:
     column = next(column for column in COLUMNS if column.name == "peak_memory_gib")
-    assert (column.value(bright_run.results[0]), column.best([0.5, 1.0])) == (0.5, "0.50")
+    assert column.value(bright_run.results[0]) == 0.5
 
 
-def test_fewer_seconds_are_better() -> None:
-    assert next(column for column in COLUMNS if column.name == "image_median_s").best([0.2, 0.1]) == "0.100"
+@pytest.mark.parametrize("name", ["image_median_s", "peak_memory_gib"])
+def test_no_cost_is_called_the_best(name: str) -> None:
+    assert next(column for column in COLUMNS if column.name == name).best([0.2, 0.1]) is None
 
 
 def test_where_all_are_equal_none_is_called_the_best() -> None:

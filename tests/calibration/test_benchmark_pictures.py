@@ -70,6 +70,22 @@ def test_the_close_up_shows_the_defect_that_was_not_touched() -> None:
     assert not has(panels_of(truth, square(20, 20, 60))[2], AMBER)
 
 
+def test_the_close_up_of_what_stands_out_shows_the_largest_defect_that_was_touched(tmp_path: Path) -> None:
+    pixels = np.full((*SIZE, 3), 120, np.uint8)
+    untouched, larger, smaller = square(10, 10, 60), square(120, 430, 20), square(190, 490, 4)
+    found = found_in(larger | smaller)
+    album = Album(1.0, num_each=1)
+    for score in (0.1, 0.9):
+        album.offer(pixels, untouched | larger | smaller, *found, image(score))
+    shown = [read_image(tmp_path / picture.file) for picture in album.write(tmp_path / "pictures", tmp_path)]
+    wanted = [picture_strip(pixels, one, *found, full_scale=1.0) for one in (untouched, larger)]
+    close_up = slice(612, 912)
+    differences = [
+        np.abs(a[:, close_up].astype(int) - b[:, close_up]).mean() for a, b in zip(shown, wanted, strict=True)
+    ]
+    assert max(differences) < 5
+
+
 def test_a_close_up_of_a_good_part_shows_what_was_marked() -> None:
     assert has(panels_of(np.zeros(SIZE, np.bool_), square(150, 450, 8))[2], AMBER)
 

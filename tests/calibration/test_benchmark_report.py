@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +119,70 @@ def test_a_size_bin_is_a_point_on_every_line(read_page: ReadPage, page: str) -> 
 
 def test_no_number_in_it_is_not_a_number(page: str) -> None:
     assert re.findall(r'[ ",>](nan|inf|None)[ ",<]', re.sub('base64,[^"]*', "", page)) == []
+
+
+def sized(run: Run, **figures: object) -> CategoryResult:
+    """The run's result with other figures at the thresholds."""
+    result = run.results[0]
+    return dataclasses.replace(
+        result, figures={**result.figures, "thresholds": {**result.figures["thresholds"], **figures}}
+    )
+
+
+MISSED = {"components": 9, "components_found": 6, "smallest_found_px": 3.0, "smallest_found_mm": None}
+MISSED |= {"largest_missed_px": 20.0, "largest_missed_mm": None}
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (5, "20 px across, and all 5 larger ones were touched (48% to 100% in the long run);"),
+        (1, "20 px across, and the only larger one was touched (3% to 100% in the long run);"),
+        (0, "20 px across, and none was larger;"),
+        (None, "20 px across;"),
+    ],
+)
+def test_words_say_how_many_defects_were_larger_than_the_largest_missed(
+    bright_run: Run, count: int | None, words: str
+) -> None:
+    said = in_words(sized(bright_run, **MISSED, components_larger=count))
+    assert ("6 of 9 defects were touched, the smallest 3 px across;" in said, words in said) == (True, True)
+
+
+def test_where_nothing_was_missed_words_say_how_far_so_few_defects_can_be_trusted(bright_run: Run) -> None:
+    said = in_words(sized(bright_run, components=9, components_found=9))
+    assert "All 9 defects were touched (66% to 100% in the long run), the smallest" in said
+
+
+def test_shares_of_a_size_have_their_range(bright_run: Run, tmp_path: Path) -> None:
+    sizes = [
+        {**size, "components": 5, "components_found": 5}
+        for size in bright_run.results[0].figures["thresholds"]["sizes"]
+    ]
+    write_summary(dataclasses.replace(bright_run, results=(sized(bright_run, sizes=sizes),)), tmp_path)
+    assert (tmp_path / MARKDOWN).read_text(encoding="utf-8").count("| 5 | 5 | 48% to 100% |") == len(sizes)
+
+
+@pytest.mark.parametrize(("pixel_size_mm", "length"), [(0.05, "Q4, to 20 px, to 1 mm"), (None, "Q4, to 20 px")])
+def test_bins_of_size_are_told_as_diameters_in_millimetres_too(
+    bright_run: Run, tmp_path: Path, pixel_size_mm: float | None, length: str
+) -> None:
+    result = bright_run.results[0]
+    bins = [{**part, "largest_area_px": 100 * math.pi} for part in result.figures["size_bins"]]
+    settings, figures = {**result.settings, "pixel_size_mm": pixel_size_mm}, {**result.figures, "size_bins": bins}
+    told = dataclasses.replace(result, settings=settings, figures=figures)
+    write_summary(dataclasses.replace(bright_run, results=(told,)), tmp_path)
+    assert f"| {length} |" in (tmp_path / MARKDOWN).read_text(encoding="utf-8")
+
+
+def test_the_error_of_the_papers_thresholds_is_stated(page: str, bright_run: Run) -> None:
+    assert f"thresholds within {bright_run.results[0].figures['paper_quantisation_error']:.1e}" in html.unescape(page)
+
+
+def test_words_are_explained(page: str) -> None:
+    wanted = ["flagged", "false alarm", "marked", "touched", "image score", "anomaly map", "AP", "F1 max", "teacher"]
+    wanted += ["tiles", "s per image", "in the long run"]
+    assert [word for word in wanted if f"<tr><th>{word}<td>" not in page] == []
 
 
 def test_foreign_text_never_becomes_a_tag(read_page: ReadPage, hostile: Any, page: str) -> None:

@@ -351,6 +351,15 @@ def test_the_ends_of_what_was_found_and_missed_are_told(seven: CategoryFigures) 
     assert ends == pytest.approx((np.sqrt(4 / np.pi), np.sqrt(4 * 1600 / np.pi)))
 
 
+@pytest.mark.parametrize(("marked", "count"), [((2, 8, 9), 2), ((2, 4, 8, 9), 4), ((2,), 0), ((), 0)])
+def test_defects_larger_than_the_largest_that_was_missed_are_counted(marked: tuple[int, ...], count: int) -> None:
+    truth, anomaly_map = np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.float32)
+    for row, side in enumerate((2, 4, 8, 9)):
+        truth[10 * row : 10 * row + side, :side] = True
+        anomaly_map[10 * row, 0] = float(side in marked)
+    assert figures((Case(anomaly_map, truth),)).thresholds.components_larger == count
+
+
 def test_millimetres_are_pixels_times_the_pixel_size(seven: CategoryFigures) -> None:
     assert [part.from_mm for part in seven.thresholds.sizes] == [edge / 2 for edge in SIZE_CLASSES_PX]
 

@@ -77,6 +77,10 @@ def test_the_most_unusual_images_are_shown_with_their_maps(read_page: ReadPage, 
     assert read_page(page).tags.count("img") == 2 * 3
 
 
+def test_it_is_laid_out_for_printing(page: str) -> None:
+    assert "@media print" in page
+
+
 def test_no_number_in_it_is_not_a_number(page: str) -> None:
     assert re.findall(r'[ ",](nan|inf)[ ",]', re.sub('base64,[^"]*', "", page)) == []
 

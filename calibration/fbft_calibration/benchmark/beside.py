@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from fbft_calibration.benchmark.comparison import means_as_html, means_as_markdown, shared_categories
-from fbft_calibration.benchmark.page import fact_table, heading, paragraph
-from fbft_calibration.benchmark.result import CategoryResult, Run
+from fbft_calibration.benchmark.origins import origins
+from fbft_calibration.benchmark.result import Run
 from fbft_calibration.benchmark.tables import markdown_text
+from fbft_calibration.page import fact_table, heading, paragraph
 from fbft_calibration.peers import NOT_RUN
 from fbft_edge.errors import ArgumentError
 
@@ -18,11 +19,6 @@ TITLE = "Beside other methods"
 
 _OURS = "fbft-edge"
 _NOT_RUN = "Not run"
-_COST = (
-    "Seconds per image: the median, from pixels to map and score, ours to the verdict. Peak memory: largest resident "
-    "memory of the process that inspects; ours opens the bundle, as on the line, while the others were fitted in the "
-    "same process, and what that left behind counts."
-)
 
 
 def beside_as_html(run: Run, peers: Sequence[Run], failed: Mapping[str, str]) -> Iterator[str]:
@@ -40,7 +36,7 @@ def beside_as_html(run: Run, peers: Sequence[Run], failed: Mapping[str, str]) ->
         yield from means_as_html(runs, shared_categories(runs))
     except ArgumentError as error:
         yield paragraph(str(error), "caution")
-    yield fact_table((peer.name, _facts(peer.results)) for peer in peers)
+    yield fact_table(origins(peers))
     yield heading(_NOT_RUN, 3)
     yield fact_table({**failed, **NOT_RUN}.items())
 
@@ -54,7 +50,7 @@ def beside_as_markdown(run: Run, peers: Sequence[Run], failed: Mapping[str, str]
         yield from means_as_markdown(runs, shared_categories(runs))
     except ArgumentError as error:
         yield markdown_text(str(error))
-    yield "\n".join(f"- {markdown_text(f'{peer.name}: {_facts(peer.results)}')}" for peer in peers)
+    yield "\n".join(f"- {markdown_text(f'{name}: {said}')}" for name, said in origins(peers))
     yield f"### {_NOT_RUN}"
     yield "\n".join(f"- {markdown_text(f'{name}: {cause}')}" for name, cause in {**failed, **NOT_RUN}.items())
 
@@ -73,13 +69,3 @@ def _conditions(run: Run) -> Iterator[str]:
         f"{_OURS} is fitted on {fitted_on} of the {nominal} good images and finds its thresholds on {kept} others; "
         "the others have no such thresholds and are fitted on all of them."
     )
-    yield _COST
-
-
-def _facts(results: Sequence[CategoryResult]) -> str:
-    """What a peer is, how it was run, and how long fitting took in all."""
-    said = results[0].bundle
-    fit_s = sum(result.seconds["fit"] or 0 for result in results)
-    size = "x".join(map(str, said["image_size"]))
-    parts = (f"{said['model']} of {said['library']}", f"{said['weights']}", f"at {size} px", f"fitted in {fit_s:.0f} s")
-    return "; ".join((*parts, *filter(None, [said["remarks"]])))

@@ -1,19 +1,51 @@
 """Numbers in, SVG drawings that stand in an HTML page out.
 
-Every line and bar is labelled where it ends, so that colour is never the only key. Knows nothing about benchmarks.
+Every line and bar is labelled where it ends, so that colour is never the only key; colours that return are dashed.
+Knows nothing about benchmarks.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#9b5a8d", "#a6761d", "#444f5a")
+_DASHES = ("", "7 4", "2 4")
 _INK, _MUTED, _GRID = "#1b2530", "#5a6b7b", "#dfe5ea"
-_WIDTH, _HEIGHT = 560, 300
-_LEFT, _TOP, _BOTTOM = 44, 30, 52
+_WIDTH, _HEIGHT = 560, 218
+_LEFT, _TOP = 44, 30
 _MARGIN = 10
 _LABEL_PX, _LETTER_PX = 18, 7.8
+_LONGEST_NAME = 22
+
+
+@dataclass(frozen=True, slots=True)
+class _Plot:
+    """Where shares from 0 to 1 lie over ticks, in px of the drawing.
+
+    Attributes:
+        ticks: Under the steps; a line break in one is kept.
+        end: Right edge; labels of lines stand beyond it.
+        height: From 0 to 1.
+    """
+
+    ticks: Sequence[str]
+    end: float
+    height: float
+
+    @property
+    def bottom(self) -> float:
+        """Of the whole drawing."""
+        return self.y(0) + 16 + _LABEL_PX * max((1 + tick.count("\n") for tick in self.ticks), default=1)
+
+    def x(self, index: int) -> float:
+        """Of a tick."""
+        return _LEFT + (index + 0.5) * (self.end - _LEFT) / max(1, len(self.ticks))
+
+    def y(self, share: float) -> float:
+        """Of a value."""
+        return _TOP + (1 - share) * self.height
 
 
 def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> str:
@@ -22,21 +54,21 @@ def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[fl
     Args:
         title: Read out in the place of the drawing.
         ticks: Under the steps; a line break in one is kept.
-        lines: A value per tick; None where there is none.
+        lines: A value per tick; None where there is none. Long names are shortened in their middle.
     """
     last = {name: [value for value in values if value is not None][-1:] for name, values in lines.items()}
-    labels = {name: f"{name}: {values[0]:.3f}" for name, values in last.items() if values}
+    labels = {name: f"{_shortened(name)}: {values[0]:.3f}" for name, values in last.items() if values}
     end = _WIDTH - _MARGIN - _LETTER_PX * max((len(label) for label in labels.values()), default=0)
-    parts = [_axes(ticks, end)]
-    places = _apart({name: _y(values[0]) for name, values in last.items() if values})
-    for (name, values), colour in zip(lines.items(), _repeated(len(lines)), strict=True):
-        points = [(_x(i, len(ticks), end), _y(value)) for i, value in enumerate(values) if value is not None]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points]
-        if name in places:
-            parts.append(_text(end + 6, places[name] + 5, labels[name], colour, "start"))
-    return _drawing(title, parts)
+    plot = _Plot(ticks, end, max(_HEIGHT, _LABEL_PX * len(labels)))
+    places = _apart({name: plot.y(values[0]) for name, values in last.items() if values}, plot.y(0))
+    parts = [_axes(plot)]
+    for index, (name, values) in enumerate(lines.items()):
+        points = [(plot.x(i), plot.y(value)) for i, value in enumerate(values) if value is not None]
+        to_label = [points[-1], (end + 3, places[name])] if points else []
+        parts += _line(points, to_label, index)
+        if points:
+            parts.append(_text(end + 6, places[name] + 5, labels[name], _COLOURS[index % len(_COLOURS)], "start", name))
+    return _drawing(title, plot, parts)
 
 
 def bar_chart(title: str, bars: Mapping[str, tuple[int, int]]) -> str:
@@ -46,64 +78,76 @@ def bar_chart(title: str, bars: Mapping[str, tuple[int, int]]) -> str:
         title: Read out in the place of the drawing.
         bars: Name to (part, whole); a line break in a name is kept.
     """
-    end = _WIDTH - _MARGIN
-    parts = [_axes(list(bars), end)]
-    width = 0.6 * (end - _LEFT) / max(1, len(bars))
+    plot = _Plot(list(bars), _WIDTH - _MARGIN, _HEIGHT)
+    parts = [_axes(plot)]
+    width = 0.6 * (plot.end - _LEFT) / max(1, len(bars))
     for index, (part, whole) in enumerate(bars.values()):
-        x, y = _x(index, len(bars), end), _y(part / whole if whole else 0)
+        x, y = plot.x(index), plot.y(part / whole if whole else 0)
         parts.append(
-            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_y(0) - y:.1f}" '
+            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{plot.y(0) - y:.1f}" '
             f'fill="{_COLOURS[0]}" fill-opacity=".85"/>'
         )
         parts.append(_text(x, y - 6, f"{part} of {whole}" if whole else "none", _INK, "middle"))
-    return _drawing(title, parts)
+    return _drawing(title, plot, parts)
 
 
-def _drawing(title: str, parts: Sequence[str]) -> str:
+def _shortened(name: str) -> str:
+    """Both ends of a long name: names of runs differ at either."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    kept = (_LONGEST_NAME - 1) // 2
+    return f"{name[: _LONGEST_NAME - 1 - kept]}\u2026{name[-kept:]}"
+
+
+def _line(points: Sequence[tuple[float, float]], to_label: Sequence[tuple[float, float]], index: int) -> list[str]:
+    """A line with its points, and a thin one to its label; of a look of its own up to the eighteenth."""
+    colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index // len(_COLOURS) % len(_DASHES)]
+    look = f'fill="none" stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    return [
+        f'<polyline points="{_path(points)}" {look} stroke-width="2.5"/>',
+        f'<path d="M{_path(to_label)}" {look} stroke-width="1" stroke-opacity=".6"/>' if to_label else "",
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points),
+    ]
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _drawing(title: str, plot: _Plot, parts: Sequence[str]) -> str:
     label = html.escape(title, quote=True)
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {plot.bottom:.0f}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _axes(ticks: Sequence[str], end: float) -> str:
+def _axes(plot: _Plot) -> str:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        y = _y(share)
-        parts.append(f'<line x1="{_LEFT}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        y = plot.y(share)
+        parts.append(f'<line x1="{_LEFT}" x2="{plot.end:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
         parts.append(_text(_LEFT - 8, y + 5, f"{share:g}", _MUTED, "end"))
-    for index, tick in enumerate(ticks):
+    for index, tick in enumerate(plot.ticks):
         for line, words in enumerate(tick.split("\n")):
-            y = _HEIGHT - _BOTTOM + 20 + _LABEL_PX * line
-            parts.append(_text(_x(index, len(ticks), end), y, words, _MUTED, "middle"))
+            parts.append(_text(plot.x(index), plot.y(0) + 20 + _LABEL_PX * line, words, _MUTED, "middle"))
     return "".join(parts)
 
 
-def _x(index: int, count: int, end: float) -> float:
-    return _LEFT + (index + 0.5) * (end - _LEFT) / max(1, count)
-
-
-def _y(share: float) -> float:
-    return _TOP + (1 - share) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _text(x: float, y: float, words: str, colour: str, anchor: str) -> str:
+def _text(x: float, y: float, words: str, colour: str, anchor: str, in_full: str = "") -> str:
+    """Words; what they are short for shows below a pointer."""
+    title = f"<title>{html.escape(in_full)}</title>" if in_full else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="14" text-anchor="{anchor}" fill="{colour}">'
-        f"{html.escape(words)}</text>"
+        f"{html.escape(words)}{title}</text>"
     )
 
 
-def _repeated(count: int) -> list[str]:
-    return [_COLOURS[index % len(_COLOURS)] for index in range(count)]
-
-
-def _apart(places: Mapping[str, float]) -> dict[str, float]:
+def _apart(places: Mapping[str, float], bottom: float) -> dict[str, float]:
     """Heights of labels, moved down as far as they must to stay readable, and up again where they would leave."""
     spread: dict[str, float] = {}
     lowest = -float("inf")
     for name, y in sorted(places.items(), key=lambda place: place[1]):
         lowest = max(y, lowest + _LABEL_PX)
         spread[name] = lowest
-    highest = float(_HEIGHT - _BOTTOM)
+    highest = bottom
     for name in reversed(spread):
         spread[name] = highest = min(spread[name], highest)
         highest -= _LABEL_PX

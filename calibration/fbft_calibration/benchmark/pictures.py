@@ -77,8 +77,8 @@ class Album:
         ]
         if chosen:
             full_scale = self.full_scale or max(detection.peak, _LEAST_SCALE)
-            strip = picture_strip(pixels, truth, detection, anomaly_map, full_scale)
             for group, rank in chosen:
+                strip = picture_strip(pixels, truth, detection, anomaly_map, full_scale, shows_found=group == CLEAREST)
                 kept = [*self._kept.get(group, []), (rank, _caption(image), strip)]
                 self._kept[group] = sorted(kept, key=lambda entry: entry[0], reverse=True)[: self.num_each]
 
@@ -134,7 +134,13 @@ def verdict_in_words(image: InspectedImage) -> str:
 
 
 def picture_strip(
-    pixels: Uint8, truth: Bool | None, detection: Detection, anomaly_map: Float32, full_scale: float
+    pixels: Uint8,
+    truth: Bool | None,
+    detection: Detection,
+    anomaly_map: Float32,
+    full_scale: float,
+    *,
+    shows_found: bool = False,
 ) -> Uint8:
     """The panels of one image side by side, as `PANELS` names them.
 
@@ -144,6 +150,8 @@ def picture_strip(
         detection: What was found.
         anomaly_map: (height, width) float32.
         full_scale: Map value of the brightest colour, above 0.
+        shows_found: The close-up is of the largest defect that was touched, if there is one, rather than of what was
+            not.
 
     Returns:
         (300, 1218, 3) uint8 RGB.
@@ -151,7 +159,7 @@ def picture_strip(
     height, width = pixels.shape[:2]
     side = max(height, width)
     whole = Window((width - side) // 2, (height - side) // 2, side)
-    window = _telling_window(truth, detection, anomaly_map)
+    window = _telling_window(truth, detection, anomaly_map, shows_found=shows_found)
     panels = [
         _framed(_marked(pixels, truth, detection.mask, whole), whole, window),
         _panel(pixels, window),
@@ -163,10 +171,13 @@ def picture_strip(
     return np.concatenate(parts, axis=1)
 
 
-def _telling_window(truth: Bool | None, detection: Detection, anomaly_map: Float32) -> Window:
+def _telling_window(truth: Bool | None, detection: Detection, anomaly_map: Float32, *, shows_found: bool) -> Window:
     """Around the largest true defect that was not touched, else the smallest that was, else the map's peak."""
     defects = find_regions(truth, anomaly_map) if truth is not None else ()
     untouched = [region for region in defects if not _touches(detection.mask, truth, region)]
+    touched = [region for region in defects if region not in untouched]
+    if shows_found and touched:
+        return _around(max(touched, key=_area), anomaly_map.shape)
     if untouched:
         return _around(max(untouched, key=_area), anomaly_map.shape)
     if defects:

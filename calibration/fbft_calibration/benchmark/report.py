@@ -7,6 +7,7 @@ were found.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,13 +17,13 @@ from scipy.stats import beta
 
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
 from fbft_calibration.benchmark.charts import bar_chart, line_chart
-from fbft_calibration.benchmark.comparison import mixed
-from fbft_calibration.benchmark.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
+from fbft_calibration.benchmark.glossary import glossary
+from fbft_calibration.benchmark.origins import mixed, settings_in_words
 from fbft_calibration.benchmark.pictures import PANELS
-from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, flat_settings, write_json
+from fbft_calibration.benchmark.result import SCHEMA, SUMMARY, CategoryResult, Picture, Run, write_json
 from fbft_calibration.benchmark.tables import (
     COLUMNS,
-    LIMITS_PERCENT,
+    NOT_THERE,
     RESULT_HEADINGS,
     Row,
     html_table,
@@ -31,31 +32,21 @@ from fbft_calibration.benchmark.tables import (
     result_rows,
     shown,
 )
+from fbft_calibration.metrics.figures import LIMITS_PERCENT
+from fbft_calibration.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 from fbft_calibration.threshold import CONFIDENCE
 
 REPORT = "report.html"
 MARKDOWN = f"{SUMMARY}.md"
 
 _TYPE_HEADINGS = ("type", "images", "flagged", "image AUROC", "defects", "touched", "AUPRO 30 %", "AUPRO 5 %")
-_SIZE_HEADINGS = ("diameter of a defect", "defects", "touched", "images", "flagged", "false regions")
+_LONG_RUN = "in the long run"
+_SIZE_HEADINGS = ("diameter", "defects", "touched", _LONG_RUN, "images", "flagged", _LONG_RUN, "false regions")
 _AUPRO_KINDS = {"aupro": "every threshold", "aupro_paper": "the paper's thresholds"}
 _FILES = "Files that do not serve"
 _LIMIT_HEADINGS = tuple(f"{percent} %" for percent in LIMITS_PERCENT)
 
 _LEGEND = '<p class="note"><b class="blue">Blue</b>: the true defect. <b class="amber">Amber</b>: what was marked.</p>'
-_GLOSSARY = (
-    ("AUROC", "chance that a defective image (or pixel) scores higher than a good one; 0.5 is guessing, 1 is perfect."),
-    ("F1 max, AP", "best balance of defects found against false alarms at any threshold; precision averaged over all."),
-    ("AUPRO 5 %", "mean share of each defect that is marked, large and small defects alike, averaged over thresholds "
-     "that wrongly mark at most 5 % of the good pixels."),
-    ("Q1 to Q4", "the smallest quarter of the defects, the smaller half, three quarters, all of them."),
-    ("rho", "robustness to size: mean AUPRO over Q1 to Q4, times how close Q1 and Q4 are."),
-    ("touched", "the mask at the calibrated threshold covers at least one pixel of the defect."),
-    ("peak memory", "largest resident memory of a process that inspects, libraries included."),
-    ("false region", "a part of the mask that touches no defect."),
-    ("diameter", "of the disc with the defect's area."),
-    ("paper's thresholds", "99 ranks of the good pixels' scores: low at small limits, for comparing with the paper."),
-)  # fmt: skip
 
 
 def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mapping[str, str] | None = None) -> None:
@@ -72,7 +63,9 @@ def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mappin
     beside_markdown = beside_as_markdown(run, peers, failed or {}) if has_peers else ()
     write_json(_summary(run), out / f"{SUMMARY}.json")
     (out / MARKDOWN).write_text("\n\n".join((*_markdown(run), *beside_markdown)) + "\n", encoding="utf-8")
-    write_page(out / REPORT, f"{run.results[0].dataset}: how well defects are found", (*_page(run), *beside, *_words()))
+    write_page(
+        out / REPORT, f"{run.results[0].dataset}: how well defects are found", (*_page(run), *beside, *glossary())
+    )
 
 
 def in_words(result: CategoryResult) -> str:
@@ -125,15 +118,33 @@ def _range(part: int, whole: int) -> str:
 
 
 def _marked(figures: Mapping[str, Any]) -> str:
+    """How small a defect is found, and how sure that is."""
     count, found = figures["components"], figures["components_found"]
     if not count:
         return "No true masks, so nothing is known about the size of defects."
     beyond = f"{figures['false_regions']} marked regions touch no defect"
+    smallest = f", the smallest {_length_of(figures, 'smallest_found')} across" if found else ""
     if found == count:
-        smallest = _length(figures["smallest_found_px"], figures["smallest_found_mm"])
-        return f"Every one of the {count} defects was marked, the smallest {smallest} across; {beyond}."
-    largest = _length(figures["largest_missed_px"], figures["largest_missed_mm"])
-    return f"{found} of {count} defects were marked, the largest that was not is {largest} across; {beyond}."
+        return f"All {count} defects were touched ({_range(count, count)} in the long run){smallest}; {beyond}."
+    largest = _length_of(figures, "largest_missed")
+    return (
+        f"{found} of {count} defects were touched{smallest}; the largest that was not is {largest} across"
+        f"{_larger(figures.get('components_larger'))}; {beyond}."
+    )
+
+
+def _larger(count: int | None) -> str:
+    """What is known about defects larger than the largest that was missed; None where a result does not count them."""
+    if count is None:
+        return ""
+    if not count:
+        return ", and none was larger"
+    which = f"all {count} larger ones were" if count > 1 else "the only larger one was"
+    return f", and {which} touched ({_range(count, count)} in the long run)"
+
+
+def _length_of(figures: Mapping[str, Any], name: str) -> str:
+    return _length(figures[f"{name}_px"], figures[f"{name}_mm"])
 
 
 def _length(length_px: float, length_mm: float | None) -> str:
@@ -177,11 +188,6 @@ def _page(run: Run) -> Iterator[str]:
         yield from _category(result, run.folder, is_alone=is_alone)
 
 
-def _words() -> Iterator[str]:
-    yield heading("Words", 2)
-    yield fact_table(_GLOSSARY)
-
-
 def _conditions(result: CategoryResult) -> str:
     """On what all of this was measured, in a sentence."""
     machine, versions = result.provenance["machine"], result.provenance["versions"]
@@ -208,6 +214,7 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     yield heading("AUPRO at each limit of wrongly marked pixels", 3)
     tables = [html_table((words, *_LIMIT_HEADINGS), _aupro_rows(result, kind)) for kind, words in _AUPRO_KINDS.items()]
     yield side_by_side(*tables)
+    yield paragraph(_precision(result), "note")
     yield heading("Facts", 3)
     yield fact_table(_facts(result))
     if result.problems:
@@ -227,14 +234,15 @@ def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], f
         yield heading(group, 3)
         yield f'<div class="panels">{panels}</div>'
         for picture in members:
-            yield f"<figure>{inline_jpeg(folder / picture.file)}<figcaption>{html.escape(picture.caption)}</figure>"
+            strip = inline_jpeg((folder / picture.file).read_bytes())
+            yield f"<figure>{strip}<figcaption>{html.escape(picture.caption)}</figure>"
 
 
 def _drawings(result: CategoryResult) -> tuple[str, str]:
     sizes = result.figures["thresholds"]["sizes"]
     bars = {_size_tick(size): (size["components_found"], size["components"]) for size in sizes if size["components"]}
     bins = result.figures["size_bins"]
-    ticks = [f"{part['name']}\nto {part['largest_area_px']:.0f} px²" for part in bins]
+    ticks = ["\n".join((part["name"], *(f"to {length}" for length in _largest(part, result)))) for part in bins]
     lines = {f"{percent} %": [part[f"aupro_{percent}"] for part in bins] for percent in LIMITS_PERCENT}
     return (
         paragraph("Defects touched by the mask, by diameter in px")
@@ -242,6 +250,13 @@ def _drawings(result: CategoryResult) -> tuple[str, str]:
         paragraph("AUPRO over the smallest quarter of the defects, half, three quarters, all")
         + line_chart("AUPRO over the size of defects, a line per limit", ticks, lines),
     )
+
+
+def _largest(part: Mapping[str, Any], result: CategoryResult) -> list[str]:
+    """Diameter of the largest defect of Q1 to Q4 in px, and in mm where the pixel size is known."""
+    diameter_px = 2 * math.sqrt(part["largest_area_px"] / math.pi)
+    pixel_size_mm = result.settings.get("pixel_size_mm")
+    return [f"{diameter_px:.0f} px", *([f"{diameter_px * pixel_size_mm:.3g} mm"] if pixel_size_mm else [])]
 
 
 def _size_tick(size: Mapping[str, Any]) -> str:
@@ -268,10 +283,19 @@ def _from_to(start: float, end: float | None, unit: str) -> str:
 def _size_rows(result: CategoryResult) -> list[Row]:
     counts = ("components", "components_found", "images", "images_found", "false_regions")
     return [
-        (_size_range(size), *(str(size[count]) for count in counts))
+        (
+            _size_range(size),
+            *_shares(size["components_found"], size["components"]),
+            *_shares(size["images_found"], size["images"]),
+            str(size["false_regions"]),
+        )
         for size in result.figures["thresholds"]["sizes"]
         if any(size[count] for count in counts)
     ]
+
+
+def _shares(part: int, whole: int) -> tuple[str, str, str]:
+    return str(whole), str(part), _range(part, whole) if whole else NOT_THERE
 
 
 def _type_rows(result: CategoryResult) -> list[Row]:
@@ -288,12 +312,20 @@ def _aupro_rows(result: CategoryResult, kind: str) -> list[Row]:
     """AUPRO of all defects and of each size bin, and rho; `kind` is `aupro` or `aupro_paper`."""
     figures = result.figures
     parts = [("all defects", figures)]
-    parts += [(f"{part['name']}, to {part['largest_area_px']:.0f} px²", part) for part in figures["size_bins"]]
+    parts += [(", to ".join((part["name"], *_largest(part, result))), part) for part in figures["size_bins"]]
     rows: list[Row] = [
         (name, *(shown(part[f"{kind}_{percent}"]) for percent in LIMITS_PERCENT)) for name, part in parts
     ]
     rho = kind.replace("aupro", "rho")
     return [*rows, ("rho", *(shown(figures[f"{rho}_{percent}"]) for percent in LIMITS_PERCENT))]
+
+
+def _precision(result: CategoryResult) -> str:
+    figures = result.figures
+    return (
+        f"Pixel figures and AUPRO are within {figures['quantisation_error']:.1e} of the exact ones, those from the "
+        f"paper's thresholds within {figures['paper_quantisation_error']:.1e}, rho within about three times that."
+    )
 
 
 def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
@@ -310,20 +342,8 @@ def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
     yield "frames (height x width)", ", ".join(f"{h}x{w}" for h, w in bundle["frame_sizes"]) or "many sizes"
     yield "tiles", f"{tile['tile_px']} px, overlap {tile['overlap_patches']} patches, scale {tile['scale']:.4g}"
     yield "time", f"{shown(seconds['image_median'], '.3f')} s an image (median), fitted in {seconds['fit']:.0f} s"
-    yield (
-        "precision of the figures",
-        f"pixel figures within {result.figures['quantisation_error']:.1e} of the exact ones",
-    )
     yield "layout", result.layout
-    yield "settings", _settings_in_words(result.settings)
-
-
-def _settings_in_words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in flat_settings(settings).items()
-        if value is not None
-    )
+    yield "settings", settings_in_words(result.settings)
 
 
 def _markdown(run: Run) -> Iterator[str]:
@@ -342,6 +362,7 @@ def _markdown(run: Run) -> Iterator[str]:
         yield markdown_table(_SIZE_HEADINGS, _size_rows(result))
         if result.figures["types"]:
             yield markdown_table(_TYPE_HEADINGS, _type_rows(result))
+        yield markdown_text(_precision(result))
         for kind, words in _AUPRO_KINDS.items():
             yield markdown_table((f"AUPRO, {words}", *_LIMIT_HEADINGS), _aupro_rows(result, kind))
         if result.problems:

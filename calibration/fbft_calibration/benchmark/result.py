@@ -106,13 +106,9 @@ class CategoryResult:
         """Whether images were flagged, and regions marked; peers do neither."""
         return self.figures["thresholds"] is not None
 
-    def flagged(self, *, is_defective: bool, defect_type: str | None = None) -> tuple[int, int]:
+    def flagged(self, *, is_defective: bool) -> tuple[int, int]:
         """How many of the defective or nominal images were flagged, and how many there are."""
-        chosen = [
-            image
-            for image in self.images
-            if image.is_defective == is_defective and defect_type in (None, image.defect_type)
-        ]
+        chosen = [image for image in self.images if image.is_defective == is_defective]
         return sum(image.is_flagged is True for image in chosen), len(chosen)
 
 
@@ -131,6 +127,10 @@ class Run:
     folder: Path
     results: tuple[CategoryResult, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, category: str) -> CategoryResult | None:
+        """The result of a category, if the run has it."""
+        return next((result for result in self.results if result.category == category), None)
 
 
 def read_run(folder: Path) -> Run:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from fbft_calibration.benchmark.result import CategoryResult
 
-LIMITS_PERCENT = (30, 10, 5, 1)
 NOT_THERE = "-"
-NOT_APPLICABLE = "\u2013"
+MISSING = "missing"
+NOT_APPLICABLE = "n/a"
 NOT_APPLICABLE_NOTE = (
     f"{NOT_APPLICABLE}: not applicable; only fbft-edge has thresholds with a stated false-alarm rate, and so flags."
 )
@@ -31,14 +31,14 @@ class Column:
         heading: Above the column.
         value: None where the figure does not exist.
         form: Of the number.
-        is_best_low: Seconds or memory rather than shares.
+        is_cost: Seconds or memory, which depend on what else the machine does; no cost is called the best.
     """
 
     name: str
     heading: str
     value: Callable[[CategoryResult], float | None]
     form: str = ".4f"
-    is_best_low: bool = False
+    is_cost: bool = False
 
     def mean(self, results: Sequence[CategoryResult]) -> float | None:
         """Over results; None unless all of them have the figure."""
@@ -50,11 +50,10 @@ class Column:
         return shown(value, self.form)
 
     def best(self, values: Sequence[float | None]) -> str | None:
-        """The text of the best of several values; None where they do not differ."""
+        """The text of the largest of several values; None where they do not differ, and of costs."""
         known = [value for value in values if value is not None]
-        if len({self.text(value) for value in known}) < 2:
-            return None
-        return self.text(min(known) if self.is_best_low else max(known))
+        do_differ = len({self.text(value) for value in known}) > 1
+        return self.text(max(known)) if do_differ and not self.is_cost else None
 
 
 def _column(name: str, heading: str) -> Column:
@@ -78,8 +77,8 @@ COLUMNS = (
     _column("aupro_30", "AUPRO 30 %"),
     _column("aupro_5", "AUPRO 5 %"),
     _column("rho_5", "rho 5 %"),
-    Column("image_median_s", "s per image", lambda result: result.seconds.get("image_median"), ".3f", is_best_low=True),
-    Column("peak_memory_gib", "peak memory, GiB", _peak_memory_gib, ".2f", is_best_low=True),
+    Column("image_median_s", "s per image", lambda result: result.seconds.get("image_median"), ".3f", is_cost=True),
+    Column("peak_memory_gib", "peak memory, GiB", _peak_memory_gib, ".2f", is_cost=True),
 )
 
 

@@ -119,7 +119,7 @@ class OverlapCurve:
         """The same from 99 thresholds at equidistant ranks of the nominal scores and the point (1, 1).
 
         This is what the paper's numbers were computed with. At small limits few of the thresholds lie below the
-        limit, at 1 % a single one, so that it comes out low.
+        limit, at 1 % a single one, and the straight lines between them may pass above or below the curve.
         """
         count = int(self._nominal[-1])
         ranks = np.arange(PAPER_THRESHOLDS, dtype=np.int64)[::-1] * (count - 1) // (PAPER_THRESHOLDS - 1)

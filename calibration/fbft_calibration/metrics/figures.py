@@ -79,6 +79,7 @@ class ThresholdFigures:
         largest_missed_px: Diameter of the largest that was not: everything larger was found. None when all were.
         smallest_found_mm: The same in millimetres; None without a pixel size.
         largest_missed_mm: Likewise.
+        components_larger: Those larger than the largest that was missed, all of them found.
         sizes: Classes by diameter, ascending.
     """
 
@@ -93,6 +94,7 @@ class ThresholdFigures:
     largest_missed_px: float | None
     smallest_found_mm: float | None
     largest_missed_mm: float | None
+    components_larger: int
     sizes: tuple[SizeClass, ...]
 
 

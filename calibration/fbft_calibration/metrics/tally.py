@@ -187,6 +187,7 @@ class CategoryTally:
             largest_missed_px=largest,
             smallest_found_mm=self._in_mm(smallest),
             largest_missed_mm=self._in_mm(largest),
+            components_larger=len(components) if largest is None else int((diameter > largest).sum()),
             sizes=self._size_classes(components, disc_diameter(false_areas)),
         )
 

@@ -24,8 +24,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
 th { font-weight: 500; color: #5a6b7b } tbody th, .n { white-space: nowrap }
 thead th, thead th.n { border-bottom: 1px solid #c5ced6; vertical-align: bottom; white-space: normal }
-.n { text-align: right } .best { font-weight: 700 } div.wide { overflow-x: auto } tr { break-inside: avoid }
+.n { text-align: right } .best { font-weight: 700 } div.wide { overflow-x: auto }
+tr, div.wide { break-inside: avoid } h3 + p.note { break-after: avoid }
 figure { margin: 0 0 1.1rem; break-inside: avoid } figure img { width: 100%; height: auto; display: block }
+figure.small img { display: inline; width: auto; max-width: 48%; max-height: 26rem }
 figcaption { font-size: .9rem; margin-top: .2rem } figcaption small { color: #5a6b7b; font-size: .85rem }
 div.panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; color: #5a6b7b; font-size: .85rem;
   break-after: avoid }
@@ -70,10 +72,9 @@ def fact_table(facts: Iterable[tuple[str, str]]) -> str:
     return f"<table>{rows}</table>"
 
 
-def inline_jpeg(path: Path) -> str:
-    """A JPEG file, inside the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="" src="data:image/jpeg;base64,{data}">'
+def inline_jpeg(encoded: bytes) -> str:
+    """A JPEG picture, inside the page."""
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(encoded).decode()}">'
 
 
 def side_by_side(left: str, right: str) -> str:
