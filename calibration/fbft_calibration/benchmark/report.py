@@ -224,9 +224,10 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
 
 def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield _LEGEND
+    outlines = "" if thresholds.get("outline") is None else ", with what lies around it above half of the largest value"
     yield paragraph(
         f"An image is flagged when its score exceeds {thresholds['image']:.4g}, or its anomaly map "
-        f"{thresholds['pixel']:.4g} somewhere; what exceeds that is marked.",
+        f"{thresholds['pixel']:.4g} somewhere; what exceeds that is marked{outlines}.",
         "note",
     )
     panels = "".join(f"<span>{html.escape(panel)}</span>" for panel in PANELS)
