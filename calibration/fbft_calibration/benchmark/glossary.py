@@ -13,8 +13,8 @@ from fbft_calibration.page import fact_table, heading
 _WORDS = (
     ("anomaly map", "a number for every pixel, larger where the part looks less like good ones."),
     ("image score", "mean of the largest 0.1 % of the anomaly map; of a peer, the score that it gives."),
-    ("marked", "pixels whose anomaly map exceeds the bundle's pixel threshold, and around those, connected to them, pixels "
-     "where it exceeds half of the image's largest value."),
+    ("marked", "pixels whose anomaly map exceeds the bundle's pixel threshold, and around those, connected to them, "
+     "pixels where it exceeds half of the image's largest value."),
     ("flagged", "an image whose score exceeds the image threshold, or in which something is marked."),
     ("false alarm", "a good image that was flagged."),
     ("defect", "a connected part of a true mask; an image may show several."),
