@@ -71,23 +71,24 @@ def outline_level(peak: float, thresholds: Thresholds) -> float:
     return min(thresholds.pixel, max(thresholds.outline, OUTLINE_OF_PEAK * peak))
 
 
-def outlined(flagged: Bool, level: float, map_of: MapOfWindow) -> Bool:
-    """Flagged pixels, and those around them, connected to them (8 neighbours), where the map exceeds a level.
+def outlined(flagged: Bool, peak: float, thresholds: Thresholds, map_of: MapOfWindow) -> Bool:
+    """Flagged pixels, and those around them, connected to them (8 neighbours), where the map exceeds `outline_level`.
 
     Args:
-        flagged: (height, width) bool.
-        level: See `outline_level`.
+        flagged: (height, width) bool, where the map exceeds the pixel threshold.
+        peak: Largest value of the frame's map.
+        thresholds: See `outline_level`.
         map_of: The anomaly map of a window, (rows, columns) float32; asked for around what is flagged, further out
-            as far as the regions reach.
+            as far as the regions reach, and not at all where they reach no further than the pixel threshold.
 
     Returns:
-        (height, width) bool, owned by the caller.
+        (height, width) bool; `flagged` itself where nothing is to be added.
     """
+    level = outline_level(peak, thresholds)
+    if level >= thresholds.pixel or not flagged.any():
+        return flagged
     found = np.zeros(flagged.shape, np.bool_)
-    reach_px = _FIRST_REACH_PX
-    if not flagged.any():
-        return found
-    box = bounding_window(flagged)
+    box, reach_px = bounding_window(flagged), _FIRST_REACH_PX
     while True:
         window = _widened(box, reach_px, flagged.shape)
         near = flagged[window.part]

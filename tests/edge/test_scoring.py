@@ -147,16 +147,17 @@ def test_regions_reach_as_far_as_the_map_exceeds_the_level(
     shape: tuple[int, int], seed: int, sigma: float, threshold: float, share: float
 ) -> None:
     anomaly_map = smooth_map(shape, seed, sigma)
-    flagged, level = anomaly_map > threshold, share * threshold
-    found = outlined(flagged, level, lambda window: anomaly_map[window.part])
-    np.testing.assert_array_equal(found, reaching_out(flagged, anomaly_map, level))
+    flagged, peak = anomaly_map > threshold, float(anomaly_map.max())
+    thresholds = dataclasses.replace(THRESHOLDS, pixel=threshold, outline=share * threshold)
+    found = outlined(flagged, peak, thresholds, lambda window: anomaly_map[window.part])
+    np.testing.assert_array_equal(found, reaching_out(flagged, anomaly_map, outline_level(peak, thresholds)))
 
 
 def test_a_defect_just_above_the_threshold_is_drawn_at_half_of_its_peak() -> None:
     y, x = np.mgrid[:200, :300]
     spot = np.exp(-((x - 150) ** 2 + (y - 100) ** 2) / (2 * 20.0**2)).astype(np.float32)
-    level = outline_level(1.0, dataclasses.replace(THRESHOLDS, pixel=0.95))
-    found = outlined(spot > 0.95, level, lambda window: spot[window.part])
+    thresholds = dataclasses.replace(THRESHOLDS, pixel=0.95)
+    found = outlined(spot > 0.95, 1.0, thresholds, lambda window: spot[window.part])
     half_width_px = 20 * np.sqrt(2 * np.log(2))
     assert int(found.sum()) == pytest.approx(np.pi * half_width_px**2, rel=0.01)
 
@@ -184,13 +185,16 @@ def test_only_what_lies_around_a_region_is_asked_for() -> None:
         asked.append(part.size)
         return part
 
-    found = outlined(anomaly_map > 0.9, 0.5, map_of)
+    found = outlined(anomaly_map > 0.9, 1.0, dataclasses.replace(THRESHOLDS, pixel=0.9), map_of)
     np.testing.assert_array_equal(found, anomaly_map > 0.5)
     assert sum(asked) < anomaly_map.size / 10
 
 
-def test_where_nothing_is_flagged_the_map_is_not_asked_for() -> None:
+@pytest.mark.parametrize("peak", [0.5, 3.0], ids=["nothing flagged", "far above the threshold"])
+def test_where_nothing_is_to_be_added_the_map_is_not_asked_for(peak: float) -> None:
     def map_of(window: Window) -> Float32:
         raise AssertionError(window)
 
-    assert not outlined(np.zeros((30, 40), np.bool_), 0.5, map_of).any()
+    flagged = np.zeros((30, 40), np.bool_)
+    flagged[10:12, 20:23] = peak > THRESHOLDS.pixel
+    np.testing.assert_array_equal(outlined(flagged, peak, THRESHOLDS, map_of), flagged)

@@ -25,7 +25,7 @@ from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.kernels.frame_kernels import FrameKernels
 from fbft_edge.manifest import NOTHING_FLAGGED
 from fbft_edge.pixel_format import PixelFormat, Pixels, Window, require_pixels
-from fbft_edge.scoring import bounding_window, find_regions, outline_level, outlined, require_numbers
+from fbft_edge.scoring import bounding_window, find_regions, outlined, require_numbers
 from fbft_edge.tiling import TilePlan
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class CudaDetector:
             return np.zeros((height, width), np.bool_), ()
         flagged = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
         map_of = partial(self._map_of_window, frame)
-        mask = outlined(flagged, outline_level(peak, self._thresholds), map_of)
+        mask = outlined(flagged, peak, self._thresholds, map_of)
         if self._sharpener is not None:
             mask = self._sharpener.sharpened(mask, frame.host["frame"], map_of)
         window = bounding_window(mask)

@@ -21,7 +21,7 @@ from fbft_edge.errors import EngineError
 from fbft_edge.frame import Detection, Float32, Pixels, Uint8
 from fbft_edge.manifest import NOTHING_FLAGGED
 from fbft_edge.pixel_format import PixelFormat, Window, require_pixels, rgb_from_pixels
-from fbft_edge.scoring import find_regions, image_score, outline_level, outlined, require_numbers
+from fbft_edge.scoring import find_regions, image_score, outlined, require_numbers
 from fbft_edge.sidecar import sidecars
 from fbft_edge.tiling import TilePlan
 
@@ -201,7 +201,7 @@ class OpenVinoDetector:
 
         mask = anomaly_map > self._thresholds.pixel
         if peak > self._thresholds.pixel:
-            mask = outlined(mask, outline_level(peak, self._thresholds), map_of)
+            mask = outlined(mask, peak, self._thresholds, map_of)
             if self._sharpener is not None and pixels is not None:
                 mask = self._sharpener.sharpened(mask, pixels, map_of)
         regions = find_regions(mask, anomaly_map)
