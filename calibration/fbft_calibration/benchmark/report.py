@@ -106,7 +106,7 @@ def cautions_of(result: CategoryResult) -> list[str]:
         f"{result.figures['images_without_truth']} of {defective} defective images have no usable mask and count for "
         "image figures only": result.figures["images_without_truth"],
     }
-    return [*result.cautions, *(f"{line}; see {_FILES.lower()}." for line, number in counted.items() if number)]
+    return [*result.cautions, *(f'{line}; see "{_FILES}".' for line, number in counted.items() if number)]
 
 
 def _range(part: int, whole: int) -> str:
