@@ -142,10 +142,8 @@ def _facts(result: CategoryResult) -> dict[str, object]:
     """All that decides figures or seconds beyond settings and files, by what it is."""
     provenance = result.provenance
     versions = {f"{name} version": version for name, version in (provenance.get("versions") or {}).items()}
-    return {
-        **{"commit": provenance.get("commit"), **versions, "machine": _machine(result)},
-        "precision": result.bundle.get("precision"),
-    }
+    precision = result.bundle.get("precision")
+    return {"commit": provenance.get("commit"), **versions, "machine": _machine(result), "precision": precision}
 
 
 def _machine(result: CategoryResult) -> str:
