@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.images import write_image
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def nominal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real bundle of the offline teacher, four tiles of 112 px a frame; tests that alter it copy it first."""
     pytest.importorskip("torch", reason="fitting needs the extra calibration")
-    from fbft_calibration.bundling import BundleSettings, fit_bundle
-    from fbft_calibration.fit import FitSettings
+    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.students import FitSettings
 
     out = tmp_path_factory.mktemp("bundles") / "small.fbft"
     settings = BundleSettings(tile_px=112, students=FitSettings(steps=20), prototypes=32)
@@ -44,7 +44,7 @@ def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def small_model(small_bundle: Bundle) -> PatchDistanceModel:
     """The torch model behind `small_bundle`, float32, from the bundle's own students."""
-    from fbft_edge.bundle import PROTOTYPES, STUDENTS
+    from fbft_edge.bundle.reading import PROTOTYPES, STUDENTS
     from fbft_export.graph import PatchDistanceModel
     from fbft_export.prototypes import load_prototypes
     from fbft_export.students import load_students

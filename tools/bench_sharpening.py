@@ -24,9 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.frame import Bool, Float32, Uint8
-from fbft_edge.images import read_image
-from fbft_edge.sharpening import sharpened, windows_around
+from fbft_edge.detectors.sharpening import sharpened, windows_around
+from fbft_edge.frames.frame import Bool, Float32, Uint8
+from fbft_edge.frames.images import read_image
 from fbft_edge.synthetic import render_part
 
 SIDES_PX = (64, 128, 256, 512)

@@ -27,12 +27,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.bench import measure_floors, run_bench
-from fbft_edge.bundle import GRAPH, Bundle, seal_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision, openvino_core
-from fbft_edge.manifest import TeacherIdentity
-from fbft_edge.tiling import TileGeometry, best_tile_px, patch_grid
+from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
+from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.host import OpenVinoDetector, native_precision, openvino_core
+from fbft_edge.detectors.tiling import best_tile_px, patch_grid
+from fbft_edge.jobs.bench import measure_floors, run_bench
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE

@@ -28,10 +28,9 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 from rich.table import Table
 
-import fbft_edge
 from fbft_edge.errors import MessageError
+from fbft_edge.messages.reading import decode_message
 from fbft_edge.priority import make_real_time, preferring_new_threads
-from fbft_edge.result import decode_message
 
 LIMIT_MS = 3.0
 
@@ -152,7 +151,7 @@ def _cpu_times() -> tuple[float, float]:
 def _judged(
     received: Received, received_late: Received, args: argparse.Namespace
 ) -> tuple[dict[str, bool], dict[str, Any]]:
-    validator = Draft202012Validator(json.loads((files(fbft_edge) / "result.schema.json").read_text()))
+    validator = Draft202012Validator(json.loads((files("fbft_edge.messages") / "result.schema.json").read_text()))
     expected = round(args.fps * args.duration)
     period_ms = 1000 / args.fps
     published_ns = np.array([header["published_ns"] for header in received.headers])

@@ -117,7 +117,7 @@ def bytes_from_parts(parts: Sequence[bytes]) -> bytes:
 
 def _message(_: Path) -> Parser:
     from fbft_edge.errors import MessageError
-    from fbft_edge.result import decode_message
+    from fbft_edge.messages.reading import decode_message
 
     # The largest mask, 16384x16384, takes 32 MiB packed and 256 MiB as booleans.
     # The largest mask that a message may hold takes 0.8 s by itself.
@@ -129,7 +129,7 @@ def _bundle(folder: Path) -> Parser:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    from fbft_edge.bundle import MANIFEST, SIGNATURE, open_bundle
+    from fbft_edge.bundle.reading import MANIFEST, SIGNATURE, open_bundle
     from fbft_edge.errors import BundleError
 
     key = folder / "release.pub"
@@ -191,23 +191,22 @@ def _damage(path: Path, how: int) -> None:
 
 
 def _sidecar(folder: Path) -> Parser:
+    from fbft_edge.bundle.engines import sidecars
     from fbft_edge.errors import BundleError
-    from fbft_edge.sidecar import sidecars
 
     return _bundle_member(folder, "engines/engine.json", sidecars, BundleError)
 
 
 def _kernels(folder: Path) -> Parser:
+    from fbft_edge.detectors.kernels import KERNELS_MANIFEST, kernel_targets
     from fbft_edge.errors import BundleError
-    from fbft_edge.kernels import KERNELS_MANIFEST, kernel_targets
 
     return _bundle_member(folder, KERNELS_MANIFEST, kernel_targets, BundleError)
 
 
 def _bundle_member(folder: Path, name: str, parse: Callable[[Any], object], error: type[Exception]) -> Parser:
-    from fbft_edge.bundle import Bundle
-    from fbft_edge.manifest import TeacherIdentity
-    from fbft_edge.tiling import TileGeometry
+    from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
+    from fbft_edge.bundle.reading import Bundle
 
     (folder / name).parent.mkdir(exist_ok=True)
     files = {name: "00" * 32}
@@ -222,8 +221,8 @@ def _bundle_member(folder: Path, name: str, parse: Callable[[Any], object], erro
 
 
 def _key(folder: Path) -> Parser:
+    from fbft_edge.bundle.signing import fingerprint
     from fbft_edge.errors import ArgumentError
-    from fbft_edge.signing import fingerprint
 
     def parse(parts: Parts) -> str:
         (folder / "release.pub").write_bytes(parts[0])
@@ -234,7 +233,7 @@ def _key(folder: Path) -> Parser:
 
 def _command(_: Path) -> Parser:
     """What the command socket does with a request before a handler sees it."""
-    from fbft_edge.commands import _encoded, _parsed, _refusal
+    from fbft_edge.sockets.command_server import _encoded, _parsed, _refusal
 
     def parse(parts: Parts) -> bytes:
         number, command, _ = _parsed(parts[0])
@@ -245,8 +244,8 @@ def _command(_: Path) -> Parser:
 
 def _answer(_: Path) -> Parser:
     """What a client of the command socket does with an answer."""
-    from fbft_edge.commands import _accepted, _parsed_answer
     from fbft_edge.errors import CommandError
+    from fbft_edge.sockets.command_client import _accepted, _parsed_answer
 
     return Parser(lambda parts: _accepted(_parsed_answer(parts, "trigger"), "trigger"), (CommandError,))
 
@@ -265,7 +264,7 @@ def _config(folder: Path) -> Parser:
 def _curve(folder: Path) -> Parser:
     """What the line does with a key that someone puts into its folder of clients."""
     from fbft_edge.errors import ArgumentError
-    from fbft_edge.keys import read_key_pair
+    from fbft_edge.sockets.keys import read_key_pair
 
     key = folder / "client.key_secret"
     key.touch(0o600)

@@ -33,17 +33,22 @@ import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from fbft_edge.bundle import GRAPH, Bundle, seal_bundle  # noqa: E402
-from fbft_edge.cuda_driver import CudaDriver, Gpu, cuda_driver, first_gpu  # noqa: E402
-from fbft_edge.detectors.cuda import CudaDetector, DeviceEngine  # noqa: E402
+from fbft_edge.bundle.manifest import (  # noqa: E402
+    TeacherIdentity,
+    Thresholds,
+    TileGeometry,
+)
+from fbft_edge.bundle.reading import GRAPH, Bundle  # noqa: E402
+from fbft_edge.bundle.sealing import seal_bundle  # noqa: E402
+from fbft_edge.detectors.cuda_driver import CudaDriver, Gpu, cuda_driver, first_gpu  # noqa: E402
+from fbft_edge.detectors.device import CudaDetector, DeviceEngine  # noqa: E402
+from fbft_edge.detectors.kernels import SOURCES, twins  # noqa: E402
+from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels  # noqa: E402
+from fbft_edge.detectors.kernels.frame_kernels import FrameKernels  # noqa: E402
+from fbft_edge.detectors.tensorrt_library import NAMES  # noqa: E402
+from fbft_edge.detectors.tiling import TilePlan, best_tile_px, patch_grid  # noqa: E402
 from fbft_edge.errors import EngineError, FbftError  # noqa: E402
-from fbft_edge.kernels import SOURCES, twins  # noqa: E402
-from fbft_edge.kernels.device_frames import DeviceFrame, DeviceKernels  # noqa: E402
-from fbft_edge.kernels.frame_kernels import FrameKernels  # noqa: E402
-from fbft_edge.manifest import TeacherIdentity, Thresholds  # noqa: E402
-from fbft_edge.pixel_format import PixelFormat  # noqa: E402
-from fbft_edge.tensorrt_library import NAMES  # noqa: E402
-from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid  # noqa: E402
+from fbft_edge.frames.pixel_format import PixelFormat  # noqa: E402
 from fbft_export.cubins import compile_kernel, write_cubins  # noqa: E402
 
 if TYPE_CHECKING:
@@ -390,9 +395,9 @@ def tensorrt_engine(
     """Build the FP16 engine for this GPU with NVIDIA's builder."""
     import onnx
 
-    from fbft_edge.bundle import ENGINES
+    from fbft_edge.bundle.engines import Sidecar
+    from fbft_edge.bundle.reading import ENGINES
     from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
-    from fbft_edge.sidecar import Sidecar
     from fbft_export.engines import profile_batches
     from fbft_export.graph import write_graph
     from fbft_export.half_precision import half_graph

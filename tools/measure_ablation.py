@@ -28,22 +28,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fbft_calibration.benchmark.plan import choose
-from fbft_calibration.bundling import BundleSettings, scale_factor
-from fbft_calibration.dataset import NominalSet, require_enough, scan_nominal
-from fbft_calibration.features import cut_tiles, inside, native_autocast
-from fbft_calibration.fit import FitSettings, fit_students
-from fbft_calibration.layouts import Category, categories
+from fbft_calibration.data.layouts import Category, categories
+from fbft_calibration.data.nominal import NominalSet, require_enough, scan_nominal
+from fbft_calibration.fitting.bundling import BundleSettings, scale_factor
+from fbft_calibration.fitting.features import cut_tiles, inside, native_autocast
+from fbft_calibration.fitting.prototypes import find_prototypes
+from fbft_calibration.fitting.students import FitSettings, fit_students
 from fbft_calibration.metrics import CategoryTally
 from fbft_calibration.progress import tracked
-from fbft_calibration.prototypes import find_prototypes
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.detectors.openvino import native_precision, openvino_core
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.host import native_precision, openvino_core
+from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.tiling import TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError
-from fbft_edge.exit_status import exit_status
-from fbft_edge.frame import Float32
-from fbft_edge.images import read_image
-from fbft_edge.scoring import image_score
-from fbft_edge.tiling import TileGeometry, TilePlan, best_tile_px, patch_grid
+from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.images import read_image
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import Prototypes
 from fbft_export.students import Students, unit_distance

@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from fbft_calibration.benchmark.result import provenance
-from fbft_calibration.layouts import Category, TestImage, categories
+from fbft_calibration.data.layouts import Category, TestImage, categories
+from fbft_calibration.fitting.thresholds import peak_threshold
 from fbft_calibration.metrics.masks import mask_fit
 from fbft_calibration.progress import tracked
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
-from fbft_calibration.threshold import peak_threshold
-from fbft_edge.bundle import open_bundle
+from fbft_edge.bundle.reading import open_bundle
+from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.detectors.sharpening import REACH_PATCHES, neighbourhood, same_regions, sharpened
 from fbft_edge.errors import ArgumentError
-from fbft_edge.exit_status import exit_status
-from fbft_edge.frame import Bool, Detection, Float32, Uint8
-from fbft_edge.images import read_image, write_image
-from fbft_edge.pictures import overlay
-from fbft_edge.sharpening import REACH_PATCHES, neighbourhood, same_regions, sharpened
+from fbft_edge.frames.drawing import overlay
+from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
+from fbft_edge.frames.images import read_image, write_image
 
 METHODS = ("coarse", "guided filter", "sharpened", "refined")
 THRESHOLDS = ("calibrated", "best")

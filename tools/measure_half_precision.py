@@ -21,14 +21,14 @@ import onnx
 from rich.console import Console
 from rich.progress import track
 
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.bundle import GRAPH, Bundle, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.images import image_paths, read_image
-from fbft_edge.manifest import Thresholds
-from fbft_edge.scoring import image_score
-from fbft_edge.tiling import TilePlan
+from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.bundle.reading import GRAPH, Bundle, open_bundle
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.host import OpenVinoEngine
+from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.tiling import TilePlan
+from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.images import image_paths, read_image
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
 from fbft_export.islands import DEFAULT, NONE, Kept
 

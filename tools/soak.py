@@ -45,11 +45,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-import fbft_edge
-from fbft_edge.commands import CommandClient
 from fbft_edge.errors import CommandError, MessageError
-from fbft_edge.images import write_image
-from fbft_edge.result import decode_message
+from fbft_edge.frames.images import write_image
+from fbft_edge.messages.reading import decode_message
+from fbft_edge.sockets.command_client import CommandClient
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)
@@ -99,7 +98,7 @@ class Watcher:
         self._period_ns = 1e9 / fps
         self.received = {camera: Received() for camera in CAMERAS}
         self._offsets_ns = {camera: array("q") for camera in CAMERAS}
-        schema = json.loads((files(fbft_edge) / "result.schema.json").read_text())
+        schema = json.loads((files("fbft_edge.messages") / "result.schema.json").read_text())
         self._validator = Draft202012Validator(schema)
 
     def take(self, parts: list[bytes], arrived_ns: int) -> None:
@@ -265,8 +264,8 @@ def free_port() -> int:
 
 def fit(out: Path) -> tuple[Path, Path]:
     """Two small bundles of rendered parts, fitted in the folder unless they are there."""
-    from fbft_calibration.bundling import BundleSettings, fit_bundle
-    from fbft_calibration.fit import FitSettings
+    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.students import FitSettings
 
     nominal = out / "nominal"
     nominal.mkdir(exist_ok=True)

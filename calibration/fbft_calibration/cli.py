@@ -1,6 +1,7 @@
 """The command `fbft-calibrate`: nominal images in, a bundle out; a data set in, figures and a report out.
 
-Knows nothing beyond its arguments; the work is done in `fbft_calibration.bundling` and `fbft_calibration.benchmark`.
+Knows nothing beyond its arguments; the work is done in `fbft_calibration.fitting.bundling` and
+`fbft_calibration.benchmark`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fbft_calibration.out_folder import make_out_folder
+from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
-from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
-from fbft_edge.images import image_paths
+from fbft_edge.frames.images import image_paths
 
 if TYPE_CHECKING:
     from fbft_calibration.benchmark.run import BenchmarkSettings
-    from fbft_calibration.bundling import BundleSettings
+    from fbft_calibration.fitting.bundling import BundleSettings
 
 _RESULTS = Path("benchmarks")
 # What `benchmark --preset` puts in the place of the fit options' defaults; docs/benchmark.md says what still differs.
@@ -162,15 +163,15 @@ def _add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _fit(args: argparse.Namespace) -> int:
     image_paths(args.folder)  # a typo is said before torch takes its seconds to load
-    from fbft_calibration.bundling import fit_bundle
+    from fbft_calibration.fitting.bundling import fit_bundle
 
     fit_bundle(args.folder, args.out, _bundle_settings(args), Console(highlight=False, soft_wrap=True))
     return 0
 
 
 def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
-    from fbft_calibration.bundling import BundleSettings
-    from fbft_calibration.fit import FitSettings
+    from fbft_calibration.fitting.bundling import BundleSettings
+    from fbft_calibration.fitting.students import FitSettings
 
     return BundleSettings(
         teacher=args.teacher,
@@ -206,7 +207,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     if args.list:
         _refuse_idle(args, "list", "root", "category")
     from fbft_calibration.benchmark.plan import category_table, choose, listing_problems
-    from fbft_calibration.layouts import categories
+    from fbft_calibration.data.layouts import categories
 
     found = categories(args.root)  # a typo is said before torch takes its seconds to load
     chosen = choose(found, args.category, args.root)
@@ -267,7 +268,7 @@ def _default_out(args: argparse.Namespace) -> Path:
 
 def _threshold(args: argparse.Namespace) -> int:
     image_paths(args.folder)
-    from fbft_calibration.bundling import threshold_bundle
+    from fbft_calibration.fitting.bundling import threshold_bundle
 
     rate = _fraction("--false-alarm-rate", args.false_alarm_rate)
     threshold_bundle(
@@ -277,8 +278,8 @@ def _threshold(args: argparse.Namespace) -> int:
 
 
 def _refine(args: argparse.Namespace) -> int:
-    from fbft_edge.bundle import open_bundle
-    from fbft_edge.inspection import expanded
+    from fbft_edge.bundle.reading import open_bundle
+    from fbft_edge.jobs.inspection import expanded
 
     paths, bundle = expanded(args.images), open_bundle(args.bundle)
     bundle.require_thresholds()  # said before torch takes its seconds to load

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fbft_edge.bundle import Bundle, open_bundle
+    from fbft_edge.bundle.manifest import Thresholds
+    from fbft_edge.bundle.reading import Bundle, open_bundle
     from fbft_edge.errors import (
         ArgumentError,
         BundleError,
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
         RecordingError,
         TeacherError,
     )
-    from fbft_edge.frame import Detection, Frame, Region, Verdict
-    from fbft_edge.manifest import Thresholds
-    from fbft_edge.result import Result, decode_message
-    from fbft_edge.subscriber import ResultSubscriber
+    from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
+    from fbft_edge.messages.reading import Result, decode_message
+    from fbft_edge.sockets.subscriber import ResultSubscriber
 
 __all__ = [
     "ArgumentError",
@@ -59,16 +59,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "bundle",
-    "Detection": "frame",
-    "Frame": "frame",
-    "Region": "frame",
-    "Result": "result",
-    "ResultSubscriber": "subscriber",
-    "Thresholds": "manifest",
-    "Verdict": "frame",
-    "decode_message": "result",
-    "open_bundle": "bundle",
+    "Bundle": "bundle.reading",
+    "Detection": "frames.frame",
+    "Frame": "frames.frame",
+    "Region": "frames.frame",
+    "Result": "messages.reading",
+    "ResultSubscriber": "sockets.subscriber",
+    "Thresholds": "bundle.manifest",
+    "Verdict": "frames.frame",
+    "decode_message": "messages.reading",
+    "open_bundle": "bundle.reading",
 }
 
 

@@ -1,7 +1,7 @@
 """`python -m fbft_edge` is `fbft-edge`."""
 
-from fbft_edge.cli import main
-from fbft_edge.exit_status import leave
+from fbft_edge.cli.exit_status import leave
+from fbft_edge.cli.main import main
 
 
 def console() -> None:

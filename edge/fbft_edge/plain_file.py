@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -58,3 +59,17 @@ def read_with_mode(path: Path, max_bytes: int, *, follow: bool = False) -> tuple
     if len(contents) > found.st_size:
         raise OSError(errno.EFBIG, f"it grew beyond {found.st_size} bytes while it was read", str(path))
     return contents, stat.S_IMODE(found.st_mode)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of what is left to read of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

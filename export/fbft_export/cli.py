@@ -15,11 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fbft_edge.bundle import ENGINES, Bundle, open_bundle, revising
+from fbft_edge.bundle.engines import Sidecar, sidecars
+from fbft_edge.bundle.reading import ENGINES, Bundle, open_bundle
+from fbft_edge.bundle.sealing import revising
+from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
-from fbft_edge.exit_status import exit_status
 from fbft_edge.extras import require_extra
-from fbft_edge.sidecar import Sidecar, sidecars
 
 _DIFFERENCES = {
     "map_max": "map max {:.2%}",

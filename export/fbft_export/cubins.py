@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.errors import EngineError
-from fbft_edge.kernels import (
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.kernels import (
     KERNELS,
     KERNELS_MANIFEST,
     SOURCES,
@@ -24,6 +23,7 @@ from fbft_edge.kernels import (
     source_text,
     sources_sha256,
 )
+from fbft_edge.errors import EngineError
 
 # Turing, A100, RTX 30, Orin, RTX 40, H100 and H200, Thor, RTX 50.
 TARGETS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_110", "sm_120")
@@ -67,7 +67,7 @@ def nvrtc_targets() -> list[str]:
 
 
 def compile_kernel(name: str, target: str) -> CompiledKernel:
-    """Compile one of `fbft_edge.kernels.SOURCES` for one target, `sm_89` for example.
+    """Compile one of `fbft_edge.detectors.kernels.SOURCES` for one target, `sm_89` for example.
 
     Raises:
         EngineError: NVRTC is not installed, or does not know the target.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.cuda_driver import CudaDriver, cuda_driver, first_gpu
-from fbft_edge.detectors.cuda import DeviceEngine
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.cuda_driver import CudaDriver, cuda_driver, first_gpu
+from fbft_edge.detectors.device import DeviceEngine
 from fbft_edge.errors import EngineError
-from fbft_edge.frame import Float32, Uint8
+from fbft_edge.frames.frame import Float32, Uint8
 from fbft_export.parity import Parity, measure_parity
 
 

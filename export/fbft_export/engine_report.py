@@ -9,8 +9,8 @@ import html
 import re
 from collections.abc import Iterator
 
-from fbft_edge.bundle import REPORT, Bundle
-from fbft_edge.sidecar import Sidecar, sidecars
+from fbft_edge.bundle.engines import Sidecar, sidecars
+from fbft_edge.bundle.reading import REPORT, Bundle
 
 _HEADINGS = ("engine", "targets", "version", "compared with float32", "tiles", "map", "mean", "score", "verdict flips")
 _TABLE = re.compile("<!-- engines -->.*<!-- end of engines -->", re.DOTALL)

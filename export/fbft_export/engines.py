@@ -16,12 +16,13 @@ import onnx
 import openvino
 from rich.console import Console
 
-from fbft_edge.bundle import ENGINES, GRAPH, Bundle, seal_bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine, accepted_precision
+from fbft_edge.bundle.engines import Sidecar, sidecars, write_sidecar
+from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.detectors.host import OpenVinoEngine, accepted_precision
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
-from fbft_edge.sidecar import Sidecar, sidecars, write_sidecar
-from fbft_edge.tensorrt_library import NAMES
-from fbft_edge.tiling import TilePlan
+from fbft_edge.detectors.tensorrt_library import NAMES
+from fbft_edge.detectors.tiling import TilePlan
 from fbft_export.cubins import write_cubins
 from fbft_export.device_parity import measure_device_parity, target_here
 from fbft_export.engine_report import update_report

@@ -13,7 +13,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fbft_edge.errors import EngineError
-from fbft_edge.frame import Float32
+from fbft_edge.frames.frame import Float32
 
 HALF = np.finfo(np.float16)
 

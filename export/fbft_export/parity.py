@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from safetensors.numpy import load_file
 
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle.manifest import Thresholds, TileGeometry
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.scoring import image_score
 from fbft_edge.errors import EngineError
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.manifest import Thresholds
-from fbft_edge.scoring import image_score
-from fbft_edge.tiling import TileGeometry
+from fbft_edge.frames.frame import Float32, Uint8
 
 PARITY_FILE = "parity.safetensors"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from fbft_edge.frame import Uint8
+from fbft_edge.frames.frame import Uint8
 from fbft_export.graph import PatchDistanceModel
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from fbft_edge.cuda_driver import cuda_driver, first_gpu
+from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
+from fbft_edge.detectors.tensorrt_library import NAMES, Library, load_library, log_of
 from fbft_edge.errors import EngineError
-from fbft_edge.tensorrt_library import NAMES, Library, load_library, log_of
 
 if TYPE_CHECKING:
     import tensorrt

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from fbft_calibration.benchmark.result import Run, provenance, write_result
 from fbft_calibration.cli import main
-from fbft_edge.frame import Detection, Float32, Uint8
-from fbft_edge.images import write_image
-from fbft_edge.scoring import find_regions, image_score
+from fbft_edge.detectors.scoring import find_regions, image_score
+from fbft_edge.frames.frame import Detection, Float32, Uint8
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)
@@ -104,7 +104,7 @@ def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from fbft_calibration.benchmark.pictures import Album
     from fbft_calibration.benchmark.plan import counts, data_sha256
     from fbft_calibration.benchmark.result import CategoryResult
-    from fbft_calibration.layouts import categories
+    from fbft_calibration.data.layouts import categories
 
     out = tmp_path_factory.mktemp("results") / "bright"
     category = next(category for category in categories(part_dataset) if category.name == "parts")

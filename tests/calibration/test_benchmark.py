@@ -24,15 +24,15 @@ from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.plan import data_sha256, nominal_sha256
 from fbft_calibration.benchmark.result import CategoryResult, read_result, source_commit
 from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
-from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
-from fbft_calibration.layouts import Category, categories
+from fbft_calibration.data.layouts import Category, categories
+from fbft_calibration.fitting.bundling import BundleSettings
 from fbft_calibration.metrics import CategoryFigures
-from fbft_edge.bundle import GRAPH, PROTOTYPES, STUDENTS, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
-from fbft_edge.frame import Detection, Float32, Uint8
-from fbft_edge.images import write_image
-from fbft_edge.scoring import image_score
+from fbft_edge.bundle.reading import GRAPH, PROTOTYPES, STUDENTS, open_bundle
+from fbft_edge.detectors.host import OpenVinoEngine
+from fbft_edge.detectors.scoring import image_score
+from fbft_edge.frames.frame import Detection, Float32, Uint8
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import PATCH_DISTANCE

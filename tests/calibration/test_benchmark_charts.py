@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbft_calibration.benchmark.charts import bar_chart, line_chart
+from fbft_calibration.pages.charts import bar_chart, line_chart
 
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 

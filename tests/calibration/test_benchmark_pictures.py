@@ -17,9 +17,9 @@ from fbft_calibration.benchmark.pictures import (
     verdict_in_words,
 )
 from fbft_calibration.benchmark.result import InspectedImage
-from fbft_edge.frame import Bool, Detection, Float32, Uint8
-from fbft_edge.images import read_image
-from fbft_edge.scoring import find_regions
+from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
+from fbft_edge.frames.images import read_image
 
 BLUE, AMBER = (70, 140, 255), (255, 176, 0)
 SIZE = (200, 500)

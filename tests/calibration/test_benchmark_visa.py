@@ -12,8 +12,8 @@ import pytest
 
 from fbft_calibration.benchmark.result import CategoryResult, read_result
 from fbft_calibration.cli import main
-from fbft_edge.bundle import open_bundle
-from fbft_edge.images import write_image
+from fbft_edge.bundle.reading import open_bundle
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_calibration.bundling import BundleSettings, fit_bundle, scale_factor, threshold_bundle
-from fbft_calibration.dataset import scan_nominal
-from fbft_calibration.fit import FitSettings
-from fbft_calibration.threshold import measure_scores
-from fbft_edge.bundle import Bundle, open_bundle, seal_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
-from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.drift import references_of
+from fbft_calibration.data.nominal import scan_nominal
+from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle, scale_factor, threshold_bundle
+from fbft_calibration.fitting.students import FitSettings
+from fbft_calibration.fitting.thresholds import measure_scores
+from fbft_edge.bundle.engines import sidecars, write_sidecar
+from fbft_edge.bundle.nominal_statistics import references_of
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision
+from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
-from fbft_edge.images import image_paths, read_image, write_image
-from fbft_edge.picture_statistics import picture_statistics
-from fbft_edge.sidecar import sidecars, write_sidecar
+from fbft_edge.frames.images import image_paths, read_image, write_image
+from fbft_edge.frames.statistics import picture_statistics
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -164,7 +165,7 @@ def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_fold
 
 
 def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
-    from fbft_edge.detectors.openvino import OpenVinoDetector
+    from fbft_edge.detectors.host import OpenVinoDetector
 
     detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET), 140, 182)
     alarms = [detector.detect(read_image(path)).is_anomalous for path in image_paths(fresh_folder)]
@@ -213,7 +214,7 @@ def test_a_seal_that_fails_leaves_the_bundle_as_it_was(
     def seal(bundle: Bundle) -> Bundle:
         raise OSError("no space left")
 
-    monkeypatch.setattr("fbft_calibration.bundling.seal_bundle", seal)
+    monkeypatch.setattr("fbft_calibration.fitting.bundling.seal_bundle", seal)
     with pytest.raises(OSError, match="no space left"):
         threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
     assert open_bundle(copied.path) == copied
@@ -247,7 +248,7 @@ def test_a_scale_that_is_neither_is_refused(scale: str) -> None:
 
 
 def test_pictures_on_which_the_students_disagree_score_higher(small_bundle: Bundle) -> None:
-    from fbft_edge.detectors.openvino import OpenVinoDetector
+    from fbft_edge.detectors.host import OpenVinoDetector
 
     detector = OpenVinoDetector(small_bundle, 140, 182)
     noise = np.random.default_rng(0).integers(0, 256, (140, 182, 3), np.uint8)

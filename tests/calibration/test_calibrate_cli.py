@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fbft_calibration.bundling import BundleSettings
 from fbft_calibration.cli import main, parsed
-from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.images import write_image
+from fbft_calibration.fitting.bundling import BundleSettings
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
 WRONG = {

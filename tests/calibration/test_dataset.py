@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fbft_calibration.dataset import MIN_IMAGES, NominalSet, require_enough, scan_nominal
+from fbft_calibration.data.nominal import MIN_IMAGES, NominalSet, require_enough, scan_nominal
 from fbft_edge.errors import ArgumentError, ImageError
-from fbft_edge.frame import Uint8
-from fbft_edge.images import write_image
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.images import write_image
 
 
 def picture(seed: int, height: int = 40, width: int = 50) -> Uint8:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from fbft_calibration import features
-from fbft_calibration.dataset import NominalSet, scan_nominal
-from fbft_calibration.features import cached_features, cut_tiles, inside
-from fbft_edge.bundle import Bundle
-from fbft_edge.tiling import TileGeometry, TilePlan
+from fbft_calibration.data.nominal import NominalSet, scan_nominal
+from fbft_calibration.fitting import features
+from fbft_calibration.fitting.features import cached_features, cut_tiles, inside
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.tiling import TilePlan
 
 QUIET = Console(quiet=True)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fbft_calibration.fit import FitResult, FitSettings, fit_students
+from fbft_calibration.fitting.students import FitResult, FitSettings, fit_students
 from fbft_export.students import cosine_loss
 
 EMBED_DIM = 16

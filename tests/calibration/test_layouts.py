@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fbft_calibration import layouts
-from fbft_calibration.layouts import Category, categories
+from fbft_calibration.data import layouts
+from fbft_calibration.data.layouts import Category, categories
 from fbft_edge.errors import ArgumentError
-from fbft_edge.images import write_image
+from fbft_edge.frames.images import write_image
 
 SIZE = (12, 16)
 FOLDERS = {

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, jaccard_score
 
 from fbft_calibration.metrics.masks import BOUNDARY_TOLERANCE, mask_fit
-from fbft_edge.frame import Bool
+from fbft_edge.frames.frame import Bool
 
 MASKS = arrays(np.bool_, (13, 17))
 

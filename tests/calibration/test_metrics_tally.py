@@ -19,8 +19,8 @@ from fbft_calibration.metrics import CategoryFigures, CategoryTally
 from fbft_calibration.metrics.components import MOST_KEPT, components_of
 from fbft_calibration.metrics.figures import LIMITS_PERCENT
 from fbft_calibration.metrics.tally import SIZE_CLASSES_PX, score_bins
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.frame import Bool, Float32
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.frames.frame import Bool, Float32
 
 THRESHOLD = 0.12
 TOLERANCE = 1e-4

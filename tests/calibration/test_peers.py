@@ -29,11 +29,11 @@ from fbft_calibration.peers import (
 )
 from fbft_calibration.peers.bundle_peer import BundlePeer
 from fbft_calibration.peers.weights import pretrained, require_weights
-from fbft_edge.bundle import STUDENTS, Bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.bundle.reading import STUDENTS, Bundle
+from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
-from fbft_edge.frame import Uint8
-from fbft_edge.images import image_paths, read_image
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.images import image_paths, read_image
 
 SIMPLE_PEER = """
     import os

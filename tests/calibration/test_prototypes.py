@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fbft_calibration.prototypes import find_prototypes
+from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_export.prototypes import Prototypes
 
 QUIET = Console(quiet=True)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fbft_calibration.dataset import NominalImage, scan_nominal
-from fbft_calibration.report import write_report
-from fbft_calibration.threshold import explain
-from fbft_edge.bundle import REPORT, Bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector
-from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.images import write_image
+from fbft_calibration.data.nominal import NominalImage, scan_nominal
+from fbft_calibration.fitting.report import write_report
+from fbft_calibration.fitting.thresholds import explain
+from fbft_edge.bundle.reading import REPORT, Bundle
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
 HOSTILE = '<script>alert("1")</script>&amp;"\'</title>'

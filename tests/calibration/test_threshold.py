@@ -12,14 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fbft_calibration.threshold import (
+from fbft_calibration.fitting.thresholds import (
     NominalScores,
     conformal_thresholds,
     explain,
     images_for_confidence,
     images_needed,
 )
-from fbft_edge.bundle import Thresholds
+from fbft_edge.bundle.reading import Thresholds
 from fbft_edge.errors import ArgumentError
 
 RATES = st.integers(1, 999).map(lambda share: share / 1000)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds, seal_bundle
-from fbft_edge.tiling import TileGeometry
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
+from fbft_edge.bundle.sealing import seal_bundle
 
 PATCH_PX = 14
 THRESHOLDS = Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100)

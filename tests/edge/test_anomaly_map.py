@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.anomaly_map import MapOperator, axis_operator
-from fbft_edge.frame import Float32
+from fbft_edge.detectors.anomaly_map import MapOperator, axis_operator
+from fbft_edge.frames.frame import Float32
 
 torch = pytest.importorskip("torch", reason="the reference formula is torch's")
 functional = torch.nn.functional

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from safetensors import safe_open
 
-from fbft_edge.bench import graph_flops, run_bench
-from fbft_edge.bundle import PROTOTYPES, Bundle
+from fbft_edge.bundle.reading import PROTOTYPES, Bundle
 from fbft_edge.errors import ArgumentError
+from fbft_edge.jobs.bench import graph_flops, run_bench
 
 STAGES = {"tiles", "teacher", "students", "prototypes", "distance", "map", "score", "mask"}
 MODEL_STAGES = {"teacher", "students", "prototypes", "distance"}

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.bundle import (
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.reading import (
     ENGINES,
     GRAPH,
     MANIFEST,
@@ -27,17 +28,13 @@ from fbft_edge.bundle import (
     Bundle,
     TeacherIdentity,
     Thresholds,
-    building,
-    file_sha256,
     open_bundle,
-    revising,
-    seal_bundle,
-    sign_bundle,
 )
-from fbft_edge.cli import main
+from fbft_edge.bundle.sealing import building, revising, seal_bundle, sign_bundle
+from fbft_edge.bundle.signing import write_signing_keys
+from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError, BundleError
-from fbft_edge.signing import write_signing_keys
-from fbft_edge.tiling import TileGeometry
+from fbft_edge.plain_file import file_sha256
 
 ON_THE_SAME_FOLDER = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -20,8 +20,8 @@ from fbft_edge.cameras import Camera, open_camera, open_watched_camera
 from fbft_edge.cameras import gige as module
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError, CameraError
-from fbft_edge.frame import Frame
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Frame
+from fbft_edge.frames.pixel_format import PixelFormat
 
 FAKE = "arv-fake-gv-camera-0.8"
 # One test process, one camera: Aravis' camera always listens on the same port of the interface.

@@ -14,9 +14,9 @@ from fbft_edge.cameras import Camera, SourceLostError, WatchedCamera, open_watch
 from fbft_edge.cameras import watched as module
 from fbft_edge.cameras.watched import are_identical, mean_level
 from fbft_edge.errors import ArgumentError, CameraError
-from fbft_edge.frame import Frame, Pixels
-from fbft_edge.images import write_image
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
+from fbft_edge.frames.frame import Frame, Pixels
+from fbft_edge.frames.images import write_image
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
 
 SIZE = (48, 64)
 TICK_NS = 1_000_000

@@ -20,9 +20,9 @@ from fbft_edge.cameras.sequence import FrameSequence, Pace
 from fbft_edge.cameras.video import LiveCamera, open_capture, without_password
 from fbft_edge.clock import now_ns, session_ns
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame
-from fbft_edge.images import write_image
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Frame
+from fbft_edge.frames.images import write_image
+from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.synthetic import render_part
 
 HEIGHT, WIDTH, NUM_FRAMES = 72, 96, 6

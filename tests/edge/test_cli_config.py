@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.cli import _parser, config_from_args, main
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cli.main import _parser, config_from_args, main
 from fbft_edge.config import LineConfig
-from fbft_edge.keys import write_key_pair
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.sockets.keys import write_key_pair
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIDE = 84
 PASSWORD = "s3cr3t"

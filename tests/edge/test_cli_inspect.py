@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle, Thresholds, open_bundle
-from fbft_edge.cli import main
-from fbft_edge.demo import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
-from fbft_edge.images import read_image, write_image
+from fbft_edge.bundle.reading import Bundle, Thresholds, open_bundle
+from fbft_edge.cli.main import main
+from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.jobs.demo import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
 from fbft_edge.synthetic import render_part
 
 TILE = 140
@@ -169,7 +169,7 @@ def test_a_full_disk_ends_with_status_2_and_one_line(
 
 @pytest.mark.parametrize("command", ["demo", "inspect"])
 def test_help_needs_neither_engine_nor_images(command: str) -> None:
-    code = f"from fbft_edge.cli import main\ntry: main([{command!r}, '--help'])\nexcept SystemExit: pass\n"
+    code = f"from fbft_edge.cli.main import main\ntry: main([{command!r}, '--help'])\nexcept SystemExit: pass\n"
     code += "import sys; print([name for name in ('openvino', 'cv2', 'torch') if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -18,17 +18,18 @@ import cv2
 import numpy as np
 import pytest
 
-from fbft_edge import cli
-from fbft_edge.bundle import Bundle
-from fbft_edge.cli import main
-from fbft_edge.console import result_json, result_line, status_line, summary_text
-from fbft_edge.frame import Verdict
-from fbft_edge.ledger import DROP_CAUSES, LedgerSnapshot
-from fbft_edge.message import Health, MessageWriter, encode_no_detection
-from fbft_edge.pipeline import Status, Summary
-from fbft_edge.publisher import DEFAULT_ENDPOINT
-from fbft_edge.result import decode_message
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cli import main as cli
+from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
+from fbft_edge.cli.main import main
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.line.pipeline import Status, Summary
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
+from fbft_edge.messages.reading import decode_message
+from fbft_edge.messages.writing import MessageWriter, encode_no_detection
+from fbft_edge.sockets.publisher import DEFAULT_ENDPOINT
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIDE = 84
 LEDGER = LedgerSnapshot(3, 1, 1, 0, {**dict.fromkeys(DROP_CAUSES, 0), "replaced": 2}, 0)
@@ -188,10 +189,10 @@ def publishing(endpoint: str) -> Iterator[None]:
     """A real publisher in a process of its own, 50 stale messages a second."""
     program = (
         "import sys, time\n"
-        "from fbft_edge.frame import Verdict\n"
-        "from fbft_edge.ledger import Ledger\n"
-        "from fbft_edge.message import Health, MessageWriter, encode_no_detection\n"
-        "from fbft_edge.publisher import ResultPublisher\n"
+        "from fbft_edge.frames.frame import Verdict\n"
+        "from fbft_edge.messages.ledger import Ledger\n"
+        "from fbft_edge.messages.writing import Health, MessageWriter, encode_no_detection\n"
+        "from fbft_edge.sockets.publisher import ResultPublisher\n"
         "publisher, ledger = ResultPublisher(sys.argv[1]), Ledger()\n"
         "writer = MessageWriter('hall-3', 'press-1', 0.5, 'ab' * 32)\n"
         "while True:\n"
@@ -300,7 +301,7 @@ def test_wrong_arguments_end_with_status_2(arguments: list[str], capsys: pytest.
 
 def test_help_loads_neither_opencv_nor_openvino() -> None:
     program = (
-        "import sys\nfrom fbft_edge.cli import main\n"
+        "import sys\nfrom fbft_edge.cli.main import main\n"
         "try:\n    main(['--help'])\nfinally:\n    print(sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -18,10 +18,11 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.commands import MAX_REQUEST_BYTES, CommandClient, CommandServer, _parsed
 from fbft_edge.errors import ArgumentError, BundleError, CommandError, PublisherError
-from fbft_edge.keys import write_key_pair
-from fbft_edge.security import CurveServer
+from fbft_edge.sockets.access import CurveServer
+from fbft_edge.sockets.command_client import MAX_REQUEST_BYTES, CommandClient
+from fbft_edge.sockets.command_server import CommandServer, _parsed
+from fbft_edge.sockets.keys import write_key_pair
 
 DEADLINE_S = 30
 LOOPBACK = "tcp://127.0.0.1:*"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fbft_edge import cli
+from fbft_edge.cli import main as cli
 from fbft_edge.config import ENGINES, CurveConfig, LineConfig, Override, read_config
 from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
@@ -88,7 +88,7 @@ def test_a_camera_on_disk_is_found_from_the_folder_of_the_file(file: Path, writt
 
 def test_a_folder_with_odd_characters_still_leads_to_the_clip(tmp_path: Path) -> None:
     from fbft_edge.cameras import open_camera
-    from fbft_edge.images import write_image
+    from fbft_edge.frames.images import write_image
     from fbft_edge.synthetic import render_part
 
     folder = tmp_path / "hall 3? 50% #1"

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_edge import demo
-from fbft_edge.cli import main
-from fbft_edge.demo import (
+from fbft_edge.cli.main import main
+from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.errors import ArgumentError, FbftError
+from fbft_edge.frames.frame import Detection, Verdict
+from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.jobs import demo
+from fbft_edge.jobs.demo import (
     DEFECT_SIZES_PX,
     DemoPart,
     LineFigures,
@@ -26,13 +30,9 @@ from fbft_edge.demo import (
     watch_line,
     write_stamp,
 )
-from fbft_edge.errors import ArgumentError, FbftError
-from fbft_edge.frame import Detection, Verdict
-from fbft_edge.images import read_image, write_image
-from fbft_edge.ledger import LedgerSnapshot
-from fbft_edge.message import Health
-from fbft_edge.result import Result
-from fbft_edge.scoring import find_regions
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import LedgerSnapshot
+from fbft_edge.messages.reading import Result
 from fbft_edge.synthetic import render_part
 
 BOX = (40, 20, 50, 30)

@@ -10,9 +10,9 @@ import openvino
 import pytest
 from rich.console import Console
 
-from fbft_edge import doctor
-from fbft_edge.doctor import State
 from fbft_edge.extras import EXTRAS
+from fbft_edge.jobs import doctor
+from fbft_edge.jobs.doctor import State
 
 
 def printed() -> str:

@@ -16,27 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbft_edge.bundle import Bundle, TeacherIdentity
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.nominal_statistics import NOTE, SCORE, Reference, nominal_statistics, references_of
+from fbft_edge.bundle.reading import Bundle, TeacherIdentity
 from fbft_edge.clock import now_ns
-from fbft_edge.drift import (
-    NOTE,
-    SCORE,
-    DriftMonitor,
-    Reference,
-    Window,
-    alarm_count,
-    nominal_statistics,
-    references_of,
-)
 from fbft_edge.errors import ArgumentError, BundleError
-from fbft_edge.events import Inspected, Published
-from fbft_edge.frame import Detection, Frame, Uint8
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_detection
-from fbft_edge.picture_statistics import picture_statistics
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
+from fbft_edge.frames.frame import Detection, Frame, Uint8
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
+from fbft_edge.frames.statistics import picture_statistics
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.published import Inspected, Published
+from fbft_edge.messages.writing import MessageWriter, encode_detection
+from fbft_edge.service.drift import DriftMonitor, Window, alarm_count
 from fbft_edge.synthetic import render_part
-from fbft_edge.tiling import TileGeometry
 
 SIZE = (140, 182)
 NUM_IMAGES = 24

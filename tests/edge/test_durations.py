@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbft_edge.durations import Durations
+from fbft_edge.line.durations import Durations
 
 BIN_NS = 1_000
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from fbft_edge.cli.exit_status import exit_status, refuse
 from fbft_edge.errors import ArgumentError, BundleError
-from fbft_edge.exit_status import exit_status, refuse
 
 
 def ended(body: str, stdout: object = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """A Python program whose command runs `body`."""
     program = (
         "import sys, os\n"
-        "from fbft_edge.exit_status import exit_status\n"
+        "from fbft_edge.cli.exit_status import exit_status\n"
         f"def command():\n    {body}\n    return 0\n"
         "sys.exit(exit_status('fbft-test', command))\n"
     )
@@ -45,7 +45,7 @@ def raising(error: BaseException):
 def test_a_line_whose_thread_never_came_back_ends_without_tearing_down_what_it_uses(name: str, said: str) -> None:
     program = (
         "import atexit, threading, time\n"
-        "from fbft_edge.exit_status import leave\n"
+        "from fbft_edge.cli.exit_status import leave\n"
         "atexit.register(print, 'torn down')\n"
         f"threading.Thread(target=time.sleep, args=(60,), name={name!r}, daemon=True).start()\n"
         "print('done')\n"
@@ -106,7 +106,7 @@ def test_a_message_that_the_terminal_cannot_show_still_ends_with_status_2() -> N
 
 
 def test_a_closed_standard_error_changes_no_status() -> None:
-    program = "import sys; from fbft_edge.exit_status import refuse; sys.exit(refuse('fbft-test', 'no'))"
+    program = "import sys; from fbft_edge.cli.exit_status import refuse; sys.exit(refuse('fbft-test', 'no'))"
     result = subprocess.run(["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, program], timeout=60)
     assert result.returncode == 2
 

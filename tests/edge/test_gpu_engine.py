@@ -20,18 +20,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import ENGINES, GRAPH, Bundle, seal_bundle
-from fbft_edge.cli import main
-from fbft_edge.cuda_driver import Gpu, cuda_driver, first_gpu
+from fbft_edge.bundle.engines import Sidecar, write_sidecar
+from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.cli.main import main
 from fbft_edge.detectors import tensorrt_engine
-from fbft_edge.detectors.cuda import CudaDetector
-from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.cuda_driver import Gpu, cuda_driver, first_gpu
+from fbft_edge.detectors.device import CudaDetector
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, read_cubins, sources_sha256
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
-from fbft_edge.doctor import Finding, State, engine_findings, findings, run_doctor
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, read_cubins, sources_sha256
-from fbft_edge.sidecar import Sidecar, write_sidecar
+from fbft_edge.jobs.doctor import Finding, State, engine_findings, findings, run_doctor
 
 SIZE = (112, 168)
 BrightBundle = Callable[..., Bundle]

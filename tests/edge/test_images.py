@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fbft_edge import images
 from fbft_edge.errors import ImageError
-from fbft_edge.frame import Uint8
-from fbft_edge.images import decode_image, image_paths, read_image, write_image
+from fbft_edge.frames import images
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.images import decode_image, image_paths, read_image, write_image
 
 
 def encoded(pixels: np.ndarray, suffix: str = ".png") -> bytes:

@@ -12,22 +12,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import Bundle, TeacherIdentity, Thresholds
-from fbft_edge.cli import main
-from fbft_edge.detectors.selection import DetectorPool
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
+from fbft_edge.cli.main import main
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
-from fbft_edge.frame import Detection, Uint8, Verdict
-from fbft_edge.images import read_image, write_image
-from fbft_edge.inspection import (
-    Inspection,
-    expanded,
-    inspect,
-    inspect_images,
-    output_names,
-    report,
-)
-from fbft_edge.scoring import find_regions
-from fbft_edge.tiling import TileGeometry
+from fbft_edge.frames.frame import Detection, Uint8, Verdict
+from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.jobs.inspection import Inspection, expanded, inspect, inspect_images, output_names, report
 
 
 class RedDetector:

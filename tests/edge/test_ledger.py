@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbft_edge.ledger import DROP_CAUSES, Ledger, LedgerSnapshot
+from fbft_edge.messages.ledger import DROP_CAUSES, Ledger, LedgerSnapshot
 
 STEPS = ["capture", "fresh", "stale", "fault", "missed", "drop_all", *DROP_CAUSES]
 

@@ -18,19 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-import fbft_edge
 from fbft_edge.clock import now_ns
-from fbft_edge.detectors.sharing import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import ArgumentError, CameraError, EngineError
-from fbft_edge.events import Published
-from fbft_edge.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.ledger import LedgerSnapshot
-from fbft_edge.pipeline import Pipeline, Settings, Station, Summary
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.result import Result, decode_message
-from fbft_edge.trigger import TRIGGERS
+from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.line.pipeline import Pipeline, Settings, Station, Summary
+from fbft_edge.line.trigger import TRIGGERS
+from fbft_edge.messages.ledger import LedgerSnapshot
+from fbft_edge.messages.published import Published
+from fbft_edge.messages.reading import Result, decode_message
 
-VALIDATOR = Draft202012Validator(json.loads((files(fbft_edge) / "result.schema.json").read_text()))
+VALIDATOR = Draft202012Validator(json.loads((files("fbft_edge.messages") / "result.schema.json").read_text()))
 FRESH = (Verdict.OK, Verdict.ANOMALOUS)
 LONGEST_S = 1.0
 
@@ -263,7 +262,7 @@ def test_every_message_keeps_the_laws_of_the_line(
     cameras: list[Plan], chosen: Settings, frames_in_flight: int, doings: list[Act], raises_at: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.002)
+        monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
         outcome = run(cameras, chosen, frames_in_flight, doings, Observing(raises_at))
     for parts in outcome.messages:
         VALIDATOR.validate(json.loads(parts[1]))

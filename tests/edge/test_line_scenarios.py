@@ -16,15 +16,16 @@ import cv2
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.cli import main
-from fbft_edge.frame import Uint8, Verdict
-from fbft_edge.images import read_image, write_image
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_no_detection
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.result import Result
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cli.main import main
+from fbft_edge.frames.frame import Uint8, Verdict
+from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.reading import Result
+from fbft_edge.messages.writing import MessageWriter, encode_no_detection
+from fbft_edge.sockets.publisher import ResultPublisher
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 BrightBundle = Callable[..., Bundle]
 NOT_UTF8 = os.fsdecode(b"caf\xe9-\xff")
@@ -158,7 +159,7 @@ def test_files_of_every_shape_are_inspected(bundle: Path, tmp_path: Path, height
 def test_a_line_says_which_picture_is_broken_and_goes_on(
     bundle: Path, tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.3)
+    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.3)
     folder = folder_of(tmp_path / "in", *[picture(84, 84)] * 6)
     (folder / "002.png").write_bytes((folder / "002.png").read_bytes()[:60])
     write_image(folder / "004.png", picture(84, 98))

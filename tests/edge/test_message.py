@@ -16,25 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jsonschema import Draft202012Validator
 
-import fbft_edge
+from fbft_edge.detectors.scoring import find_regions, image_score
 from fbft_edge.errors import ArgumentError, MessageError
-from fbft_edge.frame import Detection, Frame, Region, Verdict
-from fbft_edge.ledger import DROP_CAUSES, LedgerSnapshot
-from fbft_edge.message import (
-    MAX_REGIONS,
-    Health,
-    MessageWriter,
-    encode_bundle,
-    encode_detection,
-    encode_mask,
-    encode_no_detection,
-    printable,
-    topic_for,
-)
-from fbft_edge.result import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_mask, decode_message
-from fbft_edge.scoring import find_regions, image_score
+from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
+from fbft_edge.messages.header import MAX_REGIONS, Health, topic_for
+from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
+from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_mask, decode_message
+from fbft_edge.messages.writing import MessageWriter, encode_bundle, encode_detection, encode_mask, encode_no_detection
+from fbft_edge.names import printable
 
-SCHEMA = json.loads((files(fbft_edge) / "result.schema.json").read_text())
+SCHEMA = json.loads((files("fbft_edge.messages") / "result.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
 SHA256 = "0123456789abcdef" * 4
 LEDGER = LedgerSnapshot(5, 2, 1, 0, dict.fromkeys(DROP_CAUSES, 1), 0)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import GRAPH, Bundle, Thresholds, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, OpenVinoEngine, accepted_precision, native_precision
+from fbft_edge.bundle.reading import GRAPH, Bundle, Thresholds, open_bundle
+from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine, accepted_precision, native_precision
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.images import image_paths, read_image
+from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.images import image_paths, read_image
 from fbft_edge.synthetic import render_part
 
 torch = pytest.importorskip("torch", reason="the reference model is torch's")
@@ -226,9 +226,9 @@ def seam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def fitted(pictures: Sequence[Uint8], tile_px: int, folder: Path) -> Bundle:
-    from fbft_calibration.bundling import BundleSettings, fit_bundle
-    from fbft_calibration.fit import FitSettings
-    from fbft_edge.images import write_image
+    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.students import FitSettings
+    from fbft_edge.frames.images import write_image
 
     (folder / "nominal").mkdir()
     for index, pixels in enumerate(pictures):

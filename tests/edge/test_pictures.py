@@ -6,18 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.frame import Detection, Uint8
-from fbft_edge.pictures import (
-    Closeup,
-    Entry,
-    card,
-    contact_sheet,
-    heat,
-    overlay,
-    smallest_region,
-    write,
-)
-from fbft_edge.scoring import find_regions
+from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, heat, overlay, smallest_region, write
+from fbft_edge.frames.frame import Detection, Uint8
 
 AMBER = (255, 176, 0)
 BLUE = (100, 155, 255)

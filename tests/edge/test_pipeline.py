@@ -16,17 +16,16 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-import fbft_edge
 from fbft_edge.clock import now_ns
-from fbft_edge.detectors.sharing import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import ArgumentError, CameraError
-from fbft_edge.frame import Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.pipeline import Pipeline, Sender, Settings, Station, Summary
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.result import Result, decode_message
+from fbft_edge.frames.frame import Detection, Frame, Region, Uint8, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.line.pipeline import Pipeline, Sender, Settings, Station, Summary
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.sockets.publisher import ResultPublisher
 
-VALIDATOR = Draft202012Validator(json.loads((files(fbft_edge) / "result.schema.json").read_text()))
+VALIDATOR = Draft202012Validator(json.loads((files("fbft_edge.messages") / "result.schema.json").read_text()))
 SHA256 = "ab" * 32
 SIZE = (16, 24)
 
@@ -381,7 +380,7 @@ def test_a_camera_that_never_delivers_is_a_fault() -> None:
 
 
 def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.1)
+    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.1)
     recorder, _ = ran(lambda index: CameraError("cable pulled") if index == 3 else 10, chosen=settings(50.0, 0.6))
     seen = verdicts(recorder)
     assert "fault" in seen
@@ -389,7 +388,7 @@ def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_silent_camera_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.station.SILENCE_NS", 50_000_000)
+    monkeypatch.setattr("fbft_edge.line.station.SILENCE_NS", 50_000_000)
     recorder, _ = ran(lambda index: 10, period_s=30.0)
     last = recorder.results[-1]
     assert (last.verdict, last.health.state) == (Verdict.STALE, "degraded")

@@ -14,15 +14,15 @@ import pytest
 import zmq
 
 from fbft_edge.clock import now_ns
-from fbft_edge.detectors.sharing import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import CameraError, EngineError
-from fbft_edge.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.ledger import LedgerSnapshot
-from fbft_edge.pipeline import Pipeline, Sender, Settings, Station, Summary
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.result import Result, decode_message
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.line.pipeline import Pipeline, Sender, Settings, Station, Summary
+from fbft_edge.messages.ledger import LedgerSnapshot
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.sockets.publisher import ResultPublisher
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIZE = (8, 12)
 SEEDS = range(12)
@@ -99,7 +99,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def _retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.002)
+    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
 
 
 def assembled(camera: RandomCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
@@ -117,7 +117,7 @@ def line(seed: int, recorder: Recorder) -> tuple[Pipeline, RandomCamera]:
 def outcome(request: pytest.FixtureRequest) -> tuple[list[Result], Summary, RandomCamera]:
     """What a line published until its camera ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fbft_edge.station.CAMERA_RETRY_S", 0.002)
+        monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
         recorder = Recorder()
         pipeline, camera = line(request.param, recorder)
         pipeline.start()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbft_edge.errors import ArgumentError, BundleError
-from fbft_edge.frame import Uint8
-from fbft_edge.pixel_format import (
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.pixel_format import (
     PixelFormat,
     Window,
     frame_array_shape,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.detectors.host import OpenVinoEngine
 from fbft_edge.priority import make_preferred, make_real_time, preferring_new_threads
-from fbft_edge.publisher import ResultPublisher
+from fbft_edge.sockets.publisher import ResultPublisher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux's threads have priorities of their own")
 

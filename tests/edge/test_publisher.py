@@ -18,8 +18,8 @@ import pytest
 import zmq
 
 from fbft_edge.errors import PublisherError
-from fbft_edge.publisher import MAX_SUBSCRIPTION_BYTES, MAX_SUBSCRIPTIONS, SEND_QUEUE_MESSAGES, ResultPublisher
-from fbft_edge.security import check_bind
+from fbft_edge.sockets.endpoints import check_bind
+from fbft_edge.sockets.publisher import MAX_SUBSCRIPTION_BYTES, MAX_SUBSCRIPTIONS, SEND_QUEUE_MESSAGES, ResultPublisher
 
 LOOPBACK = "tcp://127.0.0.1:*"
 

@@ -22,11 +22,12 @@ import pytest
 
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError, RecordingError
-from fbft_edge.events import Inspected, Published
-from fbft_edge.frame import Detection, Frame, Region, Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_detection
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.published import Inspected, Published
+from fbft_edge.messages.writing import MessageWriter, encode_detection
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.recording.recordings import FILES, find_recordings, read_recording
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fbft_edge.refiner
-from fbft_edge.bundle import Bundle
-from fbft_edge.cli import main
-from fbft_edge.frame import Detection, Uint8
-from fbft_edge.images import read_image, write_image
+import fbft_edge.jobs.refiner
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cli.main import main
+from fbft_edge.frames.frame import Detection, Uint8
+from fbft_edge.frames.images import read_image, write_image
 
 SIDE = 140
 
@@ -54,9 +54,9 @@ def one_pixel(monkeypatch: pytest.MonkeyPatch) -> type[OnePixel]:
         def load(self) -> type[OnePixel]:
             return OnePixel
 
-    found = Found("f2pad", "none:none", fbft_edge.refiner.GROUP)
-    monkeypatch.setattr(fbft_edge.refiner, "require_extra", lambda *_: None)
-    monkeypatch.setattr(fbft_edge.refiner, "entry_points", lambda **_: (found,))
+    found = Found("f2pad", "none:none", fbft_edge.jobs.refiner.GROUP)
+    monkeypatch.setattr(fbft_edge.jobs.refiner, "require_extra", lambda *_: None)
+    monkeypatch.setattr(fbft_edge.jobs.refiner, "entry_points", lambda **_: (found,))
     monkeypatch.setattr(OnePixel, "opened", [])
     monkeypatch.setattr(OnePixel, "closed", 0)
     return OnePixel
@@ -120,6 +120,6 @@ def test_without_an_entry_point_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
     one_pixel: type[OnePixel],
 ) -> None:
-    monkeypatch.setattr(fbft_edge.refiner, "entry_points", lambda **_: ())
+    monkeypatch.setattr(fbft_edge.jobs.refiner, "entry_points", lambda **_: ())
     assert inspect(bright_bundle(SIDE), images, tmp_path / "out", "--refine") == 2
     assert "pip install" in capsys.readouterr().err

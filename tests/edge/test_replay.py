@@ -15,16 +15,17 @@ import cv2
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle, Thresholds
-from fbft_edge.cli import main
+from fbft_edge.bundle.reading import Bundle, Thresholds
+from fbft_edge.cli.main import main
 from fbft_edge.clock import now_ns
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import RecordingError
-from fbft_edge.events import Inspected, Published
-from fbft_edge.frame import Frame
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_detection
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.frames.frame import Frame
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.published import Inspected, Published
+from fbft_edge.messages.writing import MessageWriter, encode_detection
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.recording.recordings import find_recordings, read_recording
 

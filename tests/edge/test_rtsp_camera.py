@@ -19,14 +19,14 @@ import cv2
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cameras import Camera, open_camera, open_watched_camera
-from fbft_edge.cli import main
+from fbft_edge.cli.main import main
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Uint8, Verdict
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.result import Result
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Frame, Uint8, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.messages.reading import Result
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIZE = (112, 160)
 RATE_HZ = 25

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fbft_edge.frame import Bool, Float32, Region
-from fbft_edge.manifest import Thresholds
-from fbft_edge.pixel_format import Window
-from fbft_edge.scoring import MAX_REGIONS, find_regions, image_score, outline_level, outlined
+from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.detectors.scoring import MAX_REGIONS, find_regions, image_score, outline_level, outlined
+from fbft_edge.frames.frame import Bool, Float32, Region
+from fbft_edge.frames.pixel_format import Window
 
 THRESHOLDS = Thresholds(0.4, 0.6, 0.01, 0.01, 0.05, 100, outline=0.1)
 ndimage = pytest.importorskip("scipy.ndimage", reason="regions are compared with SciPy's")

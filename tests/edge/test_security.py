@@ -17,13 +17,15 @@ import zmq
 from zmq.auth import load_certificate
 
 from fbft_edge.errors import ArgumentError, PublisherError
-from fbft_edge.frame import Verdict
-from fbft_edge.keys import SECRET_KEY_VARIABLE, read_key_pair, read_public_key, write_key_pair
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_no_detection
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.security import CurveServer, LimitedLog, check_bind
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.writing import MessageWriter, encode_no_detection
+from fbft_edge.sockets.access import CurveServer, LimitedLog
+from fbft_edge.sockets.endpoints import check_bind
+from fbft_edge.sockets.keys import SECRET_KEY_VARIABLE, read_key_pair, read_public_key, write_key_pair
+from fbft_edge.sockets.publisher import ResultPublisher
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 DEADLINE_S = 30
 FBFT_EDGE = str(Path(sys.executable).with_name("fbft-edge"))

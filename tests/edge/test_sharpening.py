@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector
-from fbft_edge.frame import Bool, Float32, Uint8
-from fbft_edge.pixel_format import PixelFormat, Window
-from fbft_edge.scoring import outline_level
-from fbft_edge.sharpening import (
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.scoring import outline_level
+from fbft_edge.detectors.sharpening import (
     CELL_PX,
     MARGIN_PX,
     agreement,
@@ -28,6 +26,8 @@ from fbft_edge.sharpening import (
     sharpened_picture,
     windows_around,
 )
+from fbft_edge.frames.frame import Bool, Float32, Uint8
+from fbft_edge.frames.pixel_format import PixelFormat, Window
 
 REACH_PX = 28.0
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.bundle import ENGINES, GRAPH, Bundle
+from fbft_edge.bundle.engines import Sidecar, sidecars, write_sidecar
+from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
+from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
 from fbft_edge.errors import BundleError
-from fbft_edge.manifest import TeacherIdentity
-from fbft_edge.sidecar import Sidecar, sidecars, write_sidecar
-from fbft_edge.tiling import TileGeometry
 
 SHA256 = "ab" * 32
 SIDECAR = Sidecar(

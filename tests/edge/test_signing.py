@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.cli import main
+from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, secret_fingerprint, sign, signer, write_signing_keys
+from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError
-from fbft_edge.signing import SIGNATURE_BYTES, fingerprint, secret_fingerprint, sign, signer, write_signing_keys
 
 DATA = b'{"schema": "fbft.bundle/1"}\n'
 CURVE_KEY = b'curve\n    public-key = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"\n'

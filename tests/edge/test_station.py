@@ -15,21 +15,21 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cli.console import live_line, summaries_text
 from fbft_edge.clock import now_ns
-from fbft_edge.console import live_line, summaries_text
-from fbft_edge.detectors.openvino import OpenVinoDetector
-from fbft_edge.detectors.sharing import DetectorsByLayout, Model, open_model
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.model import DetectorsByLayout, Model, open_model
 from fbft_edge.errors import ArgumentError, BundleError, CameraError
-from fbft_edge.events import Published
-from fbft_edge.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.inference import Acquisition, Inference, Inspection
-from fbft_edge.message import MAX_REASON_LENGTH
-from fbft_edge.pipeline import Advice, Pipeline, Settings, Station
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.result import Result, decode_message
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.line.inference import Acquisition, Inference, Inspection
+from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station
+from fbft_edge.messages.published import Published
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.names import MAX_REASON_LENGTH
+from fbft_edge.sockets.publisher import ResultPublisher
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 BrightBundle = Callable[..., Bundle]
 SIZE = (8, 12)
@@ -616,7 +616,7 @@ def test_a_picture_that_came_in_parts_is_a_missed_hardware_trigger() -> None:
 
 
 def test_no_part_in_front_of_a_triggered_camera_is_no_reason_for_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.station.SILENCE_NS", 50_000_000)
+    monkeypatch.setattr("fbft_edge.line.station.SILENCE_NS", 50_000_000)
     chosen = settings(duration_s=0.3)
     free, software, hardware = cameras_of(3, None)
     stations = [Station(free, chosen), triggered(software, chosen), Station(hardware, chosen, "hardware")]

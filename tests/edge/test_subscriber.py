@@ -14,12 +14,13 @@ import pytest
 import zmq
 
 from fbft_edge.errors import ArgumentError, MessageError
-from fbft_edge.frame import Detection, Frame, Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_detection, encode_no_detection
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.result import Result
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Detection, Frame, Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.reading import Result
+from fbft_edge.messages.writing import MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.sockets.publisher import ResultPublisher
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 OK = Health("ok")
 

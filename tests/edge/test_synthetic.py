@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbft_edge.errors import ArgumentError
-from fbft_edge.images import read_image, write_image
+from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.synthetic import Part, render_part
 from fbft_edge.synthetic.defects import KINDS
 from fbft_edge.synthetic.layout import layout_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fbft_edge.frame import Float32
+from fbft_edge.frames.frame import Float32
 from fbft_edge.synthetic.layout import Layout, layout_of
 
 SIZES = [(64, 64), (64, 400), (300, 300), (420, 260)]

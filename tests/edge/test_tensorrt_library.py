@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fbft_edge.detectors.tensorrt_library import Library, Log, deserialize, load_library, log_of
 from fbft_edge.errors import EngineError
-from fbft_edge.tensorrt_library import Library, Log, deserialize, load_library, log_of
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
 
@@ -116,7 +116,7 @@ def test_a_refusal_does_not_carry_the_words_of_an_earlier_one() -> None:
 def test_what_is_no_plan_is_an_error_and_not_the_end_of_the_interpreter() -> None:
     code = (
         "from fbft_edge.errors import EngineError\n"
-        "from fbft_edge.tensorrt_library import deserialize\n"
+        "from fbft_edge.detectors.tensorrt_library import deserialize\n"
         "for plan in (b'', b'no plan', bytes(4096)):\n"
         "    try: deserialize('tensorrt-rtx', plan)\n"
         "    except EngineError: print('refused')\n"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.tiling import LEAST_TILE_PATCHES, MOST_TILE_PATCHES, TileGeometry, TilePlan, best_tile_px, patch_grid
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, MOST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
+from fbft_edge.frames.frame import Float32, Uint8
 
 LENGTHS = st.integers(64, 8192)
 GEOMETRIES = st.builds(

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("cuda.core", reason="compiling kernels needs the extra tensorrt")
 
-from fbft_edge.bundle import Bundle, open_bundle, seal_bundle
+from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.detectors.kernels import KERNELS_MANIFEST, SOURCES, fitting_target, kernel_targets, read_cubins
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.kernels import KERNELS_MANIFEST, SOURCES, fitting_target, kernel_targets, read_cubins
-from fbft_edge.manifest import TeacherIdentity
-from fbft_edge.tiling import TileGeometry
 from fbft_export.cubins import TARGETS, compile_kernel, write_cubins
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.bundle import ENGINES, GRAPH, REPORT, Bundle, open_bundle, seal_bundle
-from fbft_edge.sidecar import Sidecar, write_sidecar
+from fbft_edge.bundle.engines import Sidecar, write_sidecar
+from fbft_edge.bundle.reading import ENGINES, GRAPH, REPORT, Bundle, open_bundle
+from fbft_edge.bundle.sealing import seal_bundle
 from fbft_export.engine_report import update_report
 from fbft_export.engines import export_openvino
 

@@ -12,10 +12,11 @@ import openvino
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import GRAPH, REPORT, Bundle, open_bundle, revising, seal_bundle
-from fbft_edge.detectors.openvino import accepted_precision
+from fbft_edge.bundle.engines import Sidecar, sidecars
+from fbft_edge.bundle.reading import GRAPH, REPORT, Bundle, open_bundle
+from fbft_edge.bundle.sealing import revising, seal_bundle
+from fbft_edge.detectors.host import accepted_precision
 from fbft_edge.errors import EngineError
-from fbft_edge.sidecar import Sidecar, sidecars
 from fbft_export.cli import main
 from fbft_export.engines import TensorRtSettings, export_openvino, export_tensorrt, profile_batches
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine, openvino_core
-from fbft_edge.frame import Uint8
+from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.detectors.host import OpenVinoEngine, openvino_core
+from fbft_edge.frames.frame import Uint8
 from fbft_edge.synthetic import render_part
 from fbft_export.graph import INPUT, OUTPUT
 from fbft_export.parity import PARITY_FILE

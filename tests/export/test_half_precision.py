@@ -17,10 +17,10 @@ from onnx import TensorProto, numpy_helper, parser
 from timm.layers import RmsNorm, SwiGLUPacked
 from timm.models import VisionTransformer
 
-from fbft_edge.bundle import GRAPH, Bundle
+from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.errors import EngineError
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.images import image_paths, read_image
+from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.images import image_paths, read_image
 from fbft_export.graph import INPUT, PatchDistanceModel, write_graph
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
 from fbft_export.islands import DEFAULT, NONE, Kept, Wiring

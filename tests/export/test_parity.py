@@ -9,12 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import GRAPH, Bundle
-from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.bundle.manifest import Thresholds, TileGeometry
+from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.detectors.host import OpenVinoEngine
 from fbft_edge.errors import EngineError
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.manifest import Thresholds
-from fbft_edge.tiling import TileGeometry
+from fbft_edge.frames.frame import Float32, Uint8
 from fbft_export.parity import TOLERANCES, Parity, compare_distances, measure_parity
 
 TILE = TileGeometry(112, 14, 2)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from fbft_edge.bundle import GRAPH, PROTOTYPES, Bundle
+from fbft_edge.bundle.reading import GRAPH, PROTOTYPES, Bundle
 from fbft_edge.errors import BundleError
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import Prototypes, load_prototypes, save_prototypes

@@ -14,10 +14,10 @@ import onnx
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle import GRAPH, Bundle
+from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
+from fbft_edge.detectors.tensorrt_library import log_of
 from fbft_edge.errors import EngineError
-from fbft_edge.tensorrt_library import log_of
 from fbft_export.half_precision import half_graph
 from fbft_export.tensorrt_builder import Plan, build_plan, offered_targets, require_targets, targets_by_plan
 

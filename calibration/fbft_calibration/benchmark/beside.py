@@ -11,7 +11,7 @@ from fbft_calibration.benchmark.comparison import means_as_html, means_as_markdo
 from fbft_calibration.benchmark.origins import origins
 from fbft_calibration.benchmark.result import Run
 from fbft_calibration.benchmark.tables import markdown_text
-from fbft_calibration.page import fact_table, heading, paragraph
+from fbft_calibration.pages.page import fact_table, heading, paragraph
 from fbft_calibration.peers import NOT_RUN
 from fbft_edge.errors import ArgumentError
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fbft_calibration.benchmark.charts import line_chart
 from fbft_calibration.benchmark.glossary import glossary
 from fbft_calibration.benchmark.origins import are_of_same_files, cautions, every_category, images_in_words, origins
 from fbft_calibration.benchmark.result import Run, read_run
@@ -27,7 +26,8 @@ from fbft_calibration.benchmark.tables import (
     markdown_table,
     markdown_text,
 )
-from fbft_calibration.page import fact_table, heading, paragraph, side_by_side, write_page
+from fbft_calibration.pages.charts import line_chart
+from fbft_calibration.pages.page import fact_table, heading, paragraph, side_by_side, write_page
 from fbft_edge.errors import ArgumentError
 
 PAGE = "comparison.html"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fbft_calibration.benchmark.tables import MISSING, NOT_THERE
-from fbft_calibration.page import fact_table, heading
+from fbft_calibration.pages.page import fact_table, heading
 
 _WORDS = (
     ("anomaly map", "a number for every pixel, larger where the part looks less like good ones."),

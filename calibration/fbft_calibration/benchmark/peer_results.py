@@ -17,7 +17,7 @@ from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.plan import counts
 from fbft_calibration.benchmark.result import CategoryResult, Run, finished, provenance, write_result
 from fbft_calibration.benchmark.tables import COLUMNS
-from fbft_calibration.layouts import Category
+from fbft_calibration.data.layouts import Category
 from fbft_calibration.peers import PeerProcess, open_peer, peer_settings
 
 

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from fbft_calibration.benchmark.result import InspectedImage, Picture
-from fbft_edge.frame import Bool, Detection, Float32, Region, Uint8
-from fbft_edge.images import write_image
-from fbft_edge.pictures import heat
-from fbft_edge.scoring import find_regions
+from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.frames.drawing import heat
+from fbft_edge.frames.frame import Bool, Detection, Float32, Region, Uint8
+from fbft_edge.frames.images import write_image
 
 HARDEST = "Defects that were hardest to find"
 SUSPICIOUS = "Good parts that look most suspicious"

@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.table import Table
 
 from fbft_calibration.benchmark.result import SUMMARY
-from fbft_calibration.dataset import MIN_IMAGES
-from fbft_calibration.layouts import Category
-from fbft_edge.bundle import file_sha256
+from fbft_calibration.data.layouts import Category
+from fbft_calibration.data.nominal import MIN_IMAGES
 from fbft_edge.errors import ArgumentError
+from fbft_edge.plain_file import file_sha256
 
 
 def choose(found: Sequence[Category], names: Sequence[str], root: Path) -> list[Category]:

@@ -16,7 +16,6 @@ from typing import Any
 from scipy.stats import beta
 
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
-from fbft_calibration.benchmark.charts import bar_chart, line_chart
 from fbft_calibration.benchmark.glossary import glossary
 from fbft_calibration.benchmark.origins import mixed, settings_in_words
 from fbft_calibration.benchmark.pictures import PANELS
@@ -32,9 +31,10 @@ from fbft_calibration.benchmark.tables import (
     result_rows,
     shown,
 )
+from fbft_calibration.fitting.thresholds import CONFIDENCE
 from fbft_calibration.metrics.figures import LIMITS_PERCENT
-from fbft_calibration.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
-from fbft_calibration.threshold import CONFIDENCE
+from fbft_calibration.pages.charts import bar_chart, line_chart
+from fbft_calibration.pages.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
 
 REPORT = "report.html"
 MARKDOWN = f"{SUMMARY}.md"

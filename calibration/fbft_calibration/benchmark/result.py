@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fbft_edge
-from fbft_edge.detectors.openvino import native_precision, openvino_core
+from fbft_edge.detectors.host import native_precision, openvino_core
 from fbft_edge.errors import ArgumentError
 
 SCHEMA = "fbft.benchmark/1"

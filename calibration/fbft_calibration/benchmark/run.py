@@ -36,18 +36,19 @@ from fbft_calibration.benchmark.result import (
     write_json,
     write_result,
 )
-from fbft_calibration.bundling import BundleSettings, fit_bundle
-from fbft_calibration.fit import FitSettings
-from fbft_calibration.layouts import Category, categories
+from fbft_calibration.data.layouts import Category, categories
+from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+from fbft_calibration.fitting.students import FitSettings
 from fbft_calibration.out_folder import make_out_folder
 from fbft_calibration.peers import peer_settings
 from fbft_calibration.peers.bundle_peer import peak_memory_bytes
-from fbft_edge.bundle import Bundle, file_sha256, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector, accepted_precision
-from fbft_edge.detectors.selection import DetectorPool
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision
+from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError, PeerError
-from fbft_edge.frame import Detection, Float32, Uint8
-from fbft_edge.images import image_paths, read_image
+from fbft_edge.frames.frame import Detection, Float32, Uint8
+from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.plain_file import file_sha256
 from fbft_export.prototypes import PATCH_DISTANCE
 
 _FIT = "fit.json"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbft_calibration.metrics.curves import Float64, Int64
-from fbft_edge.frame import Bool
+from fbft_edge.frames.frame import Bool
 
 MOST_KEPT = 16_384
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fbft_edge.frame import Bool, Float32
+from fbft_edge.frames.frame import Bool, Float32
 
 BOUNDARY_TOLERANCE = 0.0075  # of the image's diagonal
 

@@ -40,7 +40,7 @@ from fbft_calibration.metrics.figures import (
     ThresholdFigures,
     TypeFigures,
 )
-from fbft_edge.frame import Bool, Float32
+from fbft_edge.frames.frame import Bool, Float32
 
 SIZE_CLASSES_PX = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 

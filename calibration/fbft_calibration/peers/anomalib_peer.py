@@ -18,8 +18,8 @@ import numpy as np
 from fbft_calibration.peers.recipes import SEED, Recipe
 from fbft_calibration.peers.weights import pretrained, weights_in_words
 from fbft_edge.errors import ImageError
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.images import read_image
+from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.images import read_image
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fbft_calibration.peers.process import PeerProcess
-from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.detectors.openvino import OpenVinoDetector
-from fbft_edge.detectors.selection import DetectorPool
-from fbft_edge.frame import Float32, Uint8
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.frames.frame import Float32, Uint8
 
 _TIMES = 2
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbft_calibration.peers.recipes import RESNET, VIT
-from fbft_edge.bundle import file_sha256
 from fbft_edge.errors import PeerError
+from fbft_edge.plain_file import file_sha256
 
 if TYPE_CHECKING:
     import torch

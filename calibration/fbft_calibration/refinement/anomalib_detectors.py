@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fbft_calibration.fitting.thresholds import peak_threshold
 from fbft_calibration.peers.anomalib_peer import AnomalibPeer
 from fbft_calibration.peers.recipes import PEERS, RESNET, Recipe
-from fbft_calibration.threshold import peak_threshold
-from fbft_edge.frame import Float32, Uint8
-from fbft_edge.images import read_image
+from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.images import read_image
 
 # No peer, as its authors' 200 epochs take hours; what refinement changes shows after 8.
 _CFLOW = Recipe(

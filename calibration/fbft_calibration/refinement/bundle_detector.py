@@ -14,14 +14,14 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fbft_edge.bundle import PROTOTYPES, STUDENTS, Bundle
+from fbft_edge.bundle.reading import PROTOTYPES, STUDENTS, Bundle
 from fbft_edge.closeable import Closeable
-from fbft_edge.detectors.openvino import OpenVinoDetector, native_precision
-from fbft_edge.detectors.selection import DetectorPool
+from fbft_edge.detectors.host import OpenVinoDetector, native_precision
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.detectors.scoring import require_numbers
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
 from fbft_edge.errors import TeacherError
-from fbft_edge.frame import Detection, Float32, Uint8
-from fbft_edge.scoring import require_numbers
+from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import load_prototypes
 from fbft_export.students import load_students

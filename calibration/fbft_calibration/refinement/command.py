@@ -22,13 +22,13 @@ from fbft_calibration.progress import tracked
 from fbft_calibration.refinement.bundle_detector import BundleDetector
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
 from fbft_calibration.refinement.pictures import Changes, before_and_after
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
+from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ImageError, MapError
-from fbft_edge.frame import Detection, Uint8
-from fbft_edge.images import read_image, write_image
-from fbft_edge.inspection import OVERVIEW, output_names, results_file
-from fbft_edge.scoring import find_regions
+from fbft_edge.frames.frame import Detection, Uint8
+from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.jobs.inspection import OVERVIEW, output_names, results_file
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Refined:
 
 
 class BundleRefiner(Closeable):
-    """Refines detections of one bundle; see `fbft_edge.refiner.Refiner`.
+    """Refines detections of one bundle; see `fbft_edge.jobs.refiner.Refiner`.
 
     Args:
         bundle: With thresholds.
@@ -75,11 +75,11 @@ class BundleRefiner(Closeable):
         return self._detector.detect(pixels)
 
     def refined(self, pixels: Uint8, detection: Detection) -> Detection:
-        """See `fbft_edge.refiner.Refiner`."""
+        """See `fbft_edge.jobs.refiner.Refiner`."""
         return self.explained(pixels, detection)[0]
 
     def explained(self, pixels: Uint8, detection: Detection) -> tuple[Detection, tuple[float, ...]]:
-        """The refined detection, and the energy before each step; see `fbft_edge.refiner.Refiner`.
+        """The refined detection, and the energy before each step; see `fbft_edge.jobs.refiner.Refiner`.
 
         Args:
             pixels: (height, width, 3) uint8 RGB.

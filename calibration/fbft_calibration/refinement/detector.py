@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from fbft_edge.frame import Float32, Uint8
+from fbft_edge.frames.frame import Float32, Uint8
 
 
 class RefinableDetector(Protocol):

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from fbft_calibration.refinement.detector import RefinableDetector
-from fbft_edge.frame import Bool, Float32, Uint8
-from fbft_edge.sharpening import REACH_PATCHES, agreement, filled_in, neighbourhood, same_regions
+from fbft_edge.detectors.sharpening import REACH_PATCHES, agreement, filled_in, neighbourhood, same_regions
+from fbft_edge.frames.frame import Bool, Float32, Uint8
 
 _COARSE_EPS, _FINE_EPS = 1.0, 1e-2
 _TINY = 1e-9

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from fbft_edge.frame import Bool, Detection, Uint8
-from fbft_edge.images import MAX_SIDE_PX
-from fbft_edge.pictures import Closeup, Entry, card, contact_sheet, overlay, write
+from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, overlay, write
+from fbft_edge.frames.frame import Bool, Detection, Uint8
+from fbft_edge.frames.images import MAX_SIDE_PX
 
 LABELS = ("before", "after")
 

@@ -16,9 +16,9 @@ from enum import IntEnum
 
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import MessageError
-from fbft_edge.frame import Verdict
-from fbft_edge.result import Result
-from fbft_edge.subscriber import ResultSubscriber
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.reading import Result
+from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SILENT_PERIODS = 2
 MIN_SILENCE_S = 0.1  # less is a pause of the operating system, not of the line

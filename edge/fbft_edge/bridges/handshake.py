@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fbft_edge.frame import Verdict
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.reading import Result
 
 MAX_WAITING = 8
 

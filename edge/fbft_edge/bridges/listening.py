@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 
 from fbft_edge.errors import ArgumentError, PublisherError
-from fbft_edge.security import check_bind
+from fbft_edge.sockets.endpoints import check_bind
 
 
 def address_from_text(text: str) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from fbft_edge.bridges.listening import check_free, is_loopback
 from fbft_edge.bridges.registers import CONTROL_ADDRESS, NUM_REGISTERS, Control, Snapshot, registers_from_snapshot
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
-from fbft_edge.result import Result
+from fbft_edge.messages.reading import Result
 
 if TYPE_CHECKING:
     from pymodbus.constants import ExcCodes

@@ -31,8 +31,8 @@ from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
-from fbft_edge.frame import Region, Verdict
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Region, Verdict
+from fbft_edge.messages.reading import Result
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessageInfo

@@ -34,8 +34,8 @@ from fbft_edge.bridges.opcua_variables import (
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
-from fbft_edge.frame import Verdict
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.reading import Result
 
 if TYPE_CHECKING:
     from asyncua import Node, Server, ua

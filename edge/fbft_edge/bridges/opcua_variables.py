@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
-from fbft_edge.frame import Region
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Region
+from fbft_edge.messages.reading import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from enum import IntFlag
 
 from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
 from fbft_edge.bridges.handshake import LatchSignals, TriggerSignals
-from fbft_edge.frame import Region, Verdict
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Region, Verdict
+from fbft_edge.messages.reading import Result
 
 MAP_VERSION = 1
 NUM_REGISTERS = 125

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fbft_edge.bridges.handshake import Done
 from fbft_edge.closeable import Closeable
-from fbft_edge.commands import CommandClient
 from fbft_edge.errors import CommandError
+from fbft_edge.sockets.command_client import CommandClient
 
 TIMEOUT_S = 1.0
 MAX_WAITING = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Frame
+from fbft_edge.frames.pixel_format import PixelFormat
 
 
 class Camera(Protocol):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError, ImageError
-from fbft_edge.frame import Frame, Uint8
-from fbft_edge.images import image_paths, read_image
+from fbft_edge.frames.frame import Frame, Uint8
+from fbft_edge.frames.images import image_paths, read_image
 
 
 class FolderCamera(SequenceCamera):

@@ -19,8 +19,8 @@ from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
 from fbft_edge.clock import session_ns
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
-from fbft_edge.frame import Frame, Pixels
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.frames.frame import Frame, Pixels
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
 
 SILENCE_S = 5.0
 NUM_BUFFERS = 8

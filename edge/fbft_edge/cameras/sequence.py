@@ -10,8 +10,8 @@ import time
 
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Pixels
-from fbft_edge.pixel_format import PixelFormat, frame_size
+from fbft_edge.frames.frame import Frame, Pixels
+from fbft_edge.frames.pixel_format import PixelFormat, frame_size
 
 
 class FrameSequence:

@@ -11,8 +11,8 @@ from typing import Any
 
 from fbft_edge.cameras.video import LiveCamera, without_password
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Uint8
-from fbft_edge.opencv_text import without_surrogates
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.images import without_surrogates
 
 TIMEOUT_S = 5
 # TCP, as firewalls let it through and nothing is lost; what came in part is not decoded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
-from fbft_edge.frame import Frame, Uint8
+from fbft_edge.frames.frame import Frame, Uint8
 
 NUM_NOMINAL = 8
 NUM_DEFECTIVE = 4

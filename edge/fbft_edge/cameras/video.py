@@ -22,9 +22,9 @@ import numpy as np
 from fbft_edge.cameras.camera import SourceLostError
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError
-from fbft_edge.frame import Frame, Pixels
-from fbft_edge.opencv_text import without_surrogates
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Frame, Pixels
+from fbft_edge.frames.images import without_surrogates
+from fbft_edge.frames.pixel_format import PixelFormat
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel

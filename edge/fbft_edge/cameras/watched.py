@@ -16,8 +16,8 @@ from fbft_edge.cameras.camera import Camera, SourceLostError
 from fbft_edge.cameras.sequence import layout_text
 from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
-from fbft_edge.frame import Frame, Pixels
-from fbft_edge.pixel_format import PixelFormat, frame_size
+from fbft_edge.frames.frame import Frame, Pixels
+from fbft_edge.frames.pixel_format import PixelFormat, frame_size
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0

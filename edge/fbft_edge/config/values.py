@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit
 
 from fbft_edge.config.secrets import with_secrets
 from fbft_edge.errors import PublisherError
-from fbft_edge.message import NAME_PATTERN
-from fbft_edge.security import check_bind
+from fbft_edge.names import NAME_PATTERN
+from fbft_edge.sockets.endpoints import check_bind
 
 MAX_SHOWN = 80
 MAX_TEXT = 4096

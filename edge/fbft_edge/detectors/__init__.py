@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fbft_edge.frame import Detection, Pixels
+from fbft_edge.frames.frame import Detection, Pixels
 
 
 class Detector(Protocol):

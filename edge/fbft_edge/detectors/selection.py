@@ -6,23 +6,17 @@ it needs is there. Knows nothing about cameras, rates or messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.closeable import Closeable
+from fbft_edge.bundle.engines import Sidecar, sidecars
+from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.errors import ArgumentError, EngineError
-from fbft_edge.frame import Detection, Uint8
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.sidecar import Sidecar, sidecars
+from fbft_edge.frames.pixel_format import PixelFormat
 
 CUDA_RUNTIMES = ("tensorrt", "tensorrt-rtx")
-MOST_SIZES = 4
-
-_D = TypeVar("_D", bound=Detector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +67,6 @@ def open_detector(
     return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside, sharpen)
 
 
-class DetectorPool(Closeable, Generic[_D]):
-    """One detector per frame size, made from height and width; each holds a model, so only the last few are kept."""
-
-    def __init__(self, make: Callable[[int, int], _D]) -> None:
-        self._make = make
-        self._detectors: dict[tuple[int, int], _D] = {}
-
-    def of(self, height: int, width: int) -> _D:
-        """The detector of a frame size, good until four others were asked for."""
-        detector = self._detectors.pop((height, width), None)
-        if detector is None:
-            while len(self._detectors) >= MOST_SIZES:
-                self._detectors.pop(next(iter(self._detectors))).close()
-            detector = self._make(height, width)
-        self._detectors[height, width] = detector
-        return detector
-
-    def detect(self, pixels: Uint8) -> Detection:
-        """Inspect a picture of any size, (height, width, 3) uint8 RGB."""
-        return self.of(*pixels.shape[:2]).begin(pixels)()
-
-    def close(self) -> None:
-        """Close every detector."""
-        for detector in self._detectors.values():
-            detector.close()
-        self._detectors.clear()
-
-
 def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidecar:
     """The bundle's engine for a runtime and, if named, a GPU.
 
@@ -131,7 +97,7 @@ def _openvino(
     beside: Sequence[Detector],
     sharpen: bool,
 ) -> OpenDetector:
-    from fbft_edge.detectors.openvino import OpenVinoDetector
+    from fbft_edge.detectors.host import OpenVinoDetector
 
     detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format, beside=beside, sharpen=sharpen)
     return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
@@ -140,8 +106,8 @@ def _openvino(
 def _cuda(
     bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, runtime: str, why: str, sharpen: bool
 ) -> OpenDetector:
-    from fbft_edge.cuda_driver import cuda_driver, first_gpu
-    from fbft_edge.detectors.cuda import CudaDetector
+    from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
+    from fbft_edge.detectors.device import CudaDetector
     from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 
     engine_for(bundle, runtime)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fbft_edge.bundle import Bundle
-from fbft_edge.frame import Bool, Float32, Uint8
-from fbft_edge.pixel_format import PixelFormat, Pixels, Window, rgb_lattice, rgb_of_window
-from fbft_edge.scoring import MapOfWindow
-from fbft_edge.sharpening import LATTICE_PX, REACH_PATCHES, sharpened_picture
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.scoring import MapOfWindow
+from fbft_edge.detectors.sharpening import LATTICE_PX, REACH_PATCHES, sharpened_picture
+from fbft_edge.frames.frame import Bool, Float32, Uint8
+from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, rgb_lattice, rgb_of_window
 
 LEAST_THRESHOLD = 1e-6
 
 
 class Sharpener:
-    """Sharpens the masks of one detector's frames; see `fbft_edge.sharpening`.
+    """Sharpens the masks of one detector's frames; see `fbft_edge.detectors.sharpening`.
 
     Args:
         bundle: Its patches say how far a defect may reach outside the mask.
@@ -46,7 +46,7 @@ class Sharpener:
 
 @dataclass(frozen=True, slots=True)
 class _InspectedPicture:
-    """A `fbft_edge.sharpening.Picture` of a frame in any pixel format and a map that is made where it is asked for."""
+    """A `Picture` of a frame in any pixel format and a map that is made where it is asked for."""
 
     frame: Pixels
     pixel_format: PixelFormat

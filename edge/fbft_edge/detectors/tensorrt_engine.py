@@ -5,10 +5,10 @@ Serves TensorRT and TensorRT for RTX alike. Knows nothing about frames, maps or 
 
 from __future__ import annotations
 
-from fbft_edge.bundle import ENGINES, Bundle
+from fbft_edge.bundle.engines import Sidecar
+from fbft_edge.bundle.reading import ENGINES, Bundle
+from fbft_edge.detectors.tensorrt_library import deserialize
 from fbft_edge.errors import EngineError
-from fbft_edge.sidecar import Sidecar
-from fbft_edge.tensorrt_library import deserialize
 
 INPUT = "tiles"
 OUTPUT = "distances"

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError
-from fbft_edge.events import Published
-from fbft_edge.frame import Bool, Frame, Verdict
+from fbft_edge.frames.frame import Bool, Frame, Verdict
+from fbft_edge.messages.published import Published
 from fbft_edge.recording.folder import RecordingFolder
 from fbft_edge.recording.recordings import Place, place_of, recording_files
 from fbft_edge.recording.retention import DAY_NS, Retention
@@ -106,7 +106,7 @@ class _Waiting:
 
 
 class Recorder:
-    """Keeps the frames behind messages; see `fbft_edge.events.Observer`.
+    """Keeps the frames behind messages; see `fbft_edge.messages.published.Observer`.
 
     Args:
         folder: This process's alone; made if it does not exist.
@@ -138,7 +138,7 @@ class Recorder:
         self._thread.start()
 
     def published(self, message: Published) -> None:
-        """See `fbft_edge.events.Observer`; frame and mask are referred to, not copied."""
+        """See `fbft_edge.messages.published.Observer`; frame and mask are referred to, not copied."""
         fresh = message.fresh
         is_anomalous = message.verdict is Verdict.ANOMALOUS
         if fresh is None or self._closing.is_set() or not (is_anomalous or self._is_kept_nominal(message.camera)):

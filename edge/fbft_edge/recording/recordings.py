@@ -21,11 +21,13 @@ import cv2
 import numpy as np
 
 from fbft_edge.errors import FbftError, RecordingError
-from fbft_edge.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
-from fbft_edge.message import MAX_SIDE_PX, NAME_PATTERN, encode_mask
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape, require_pixels
+from fbft_edge.frames.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, require_pixels
+from fbft_edge.messages.header import MAX_SIDE_PX
+from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
+from fbft_edge.messages.writing import encode_mask
+from fbft_edge.names import NAME_PATTERN
 from fbft_edge.plain_file import read_plain
-from fbft_edge.result import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
 
 SCHEMA = "fbft.recording/1"
 FRAME_FILE = "frame.png"

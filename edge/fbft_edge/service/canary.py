@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from fbft_edge.events import Published
-from fbft_edge.frame import Frame
+from fbft_edge.frames.frame import Frame
+from fbft_edge.messages.published import Published
 
 FRAMES_PER_CAMERA = 8
 BYTES_PER_CAMERA = 64 << 20
@@ -37,7 +37,7 @@ class CanaryFrames:
         self._kept: dict[str, tuple[deque[CanaryFrame], deque[CanaryFrame]]] = {}
 
     def published(self, message: Published) -> None:
-        """See `fbft_edge.events.Observer`; frames are referred to, not copied."""
+        """See `fbft_edge.messages.published.Observer`; frames are referred to, not copied."""
         if (fresh := message.fresh) is None:
             return
         nominal, anomalous = self._kept.setdefault(message.camera, (deque(), deque()))

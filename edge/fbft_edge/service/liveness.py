@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbft_edge.clock import now_ns
-from fbft_edge.events import Published
+from fbft_edge.messages.published import Published
 
 PERIODS = 3
 LEAST_SILENCE_S = 0.1  # three periods at 30 messages per second; shorter pauses are the system's scheduling
@@ -63,7 +63,7 @@ class Liveness:
         self._last: dict[str, _Last | None] = dict.fromkeys(cameras)
 
     def published(self, message: Published) -> None:
-        """See `fbft_edge.events.Observer`."""
+        """See `fbft_edge.messages.published.Observer`."""
         before = self._last.get(message.camera)
         self._last[message.camera] = _Last(
             message.published_ns,

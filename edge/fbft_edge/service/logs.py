@@ -21,7 +21,7 @@ from queue import Full, Queue
 from typing import Any
 
 from fbft_edge.errors import FbftError
-from fbft_edge.message import one_line
+from fbft_edge.names import one_line
 
 STYLES = ("text", "json")
 REPEAT_S = 60.0

@@ -17,8 +17,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from fbft_edge.bundle import Bundle, open_bundle
-from fbft_edge.detectors.sharing import Model, OpenModel
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.detectors.model import Model, OpenModel
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
 from fbft_edge.service.canary import CanaryFrame
 
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ModelUser(Protocol):
-    """Who inspects; see `fbft_edge.pipeline.Pipeline`."""
+    """Who inspects; see `fbft_edge.line.pipeline.Pipeline`."""
 
     def replace_model(self, model: Model) -> None:
         """Let another model inspect, from the next frame on; the old one is closed once nobody uses it."""
@@ -147,7 +147,7 @@ class Reloader:
 
 
 def reload_handler(reloader: Reloader) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """What the command socket calls for `reload`; see `fbft_edge.commands.CommandServer`.
+    """What the command socket calls for `reload`; see `fbft_edge.sockets.command_server.CommandServer`.
 
     It takes `bundle`, a path on this machine, and perhaps `force`, true or false; the answer is the report.
     """

@@ -12,8 +12,8 @@ import socket
 import time
 from collections.abc import Mapping
 
-from fbft_edge.events import Published
-from fbft_edge.message import printable
+from fbft_edge.messages.published import Published
+from fbft_edge.names import printable
 
 STATUS_EVERY_S = 5.0
 
@@ -34,7 +34,7 @@ class ServiceNotifier:
         self._health: dict[str, str] = {}
 
     def published(self, message: Published) -> None:
-        """See `fbft_edge.events.Observer`."""
+        """See `fbft_edge.messages.published.Observer`."""
         health = message.health
         self._health[message.camera] = health.state if health.reason is None else f"{health.state}: {health.reason}"
         now_s = time.monotonic()

@@ -23,10 +23,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from fbft_edge.events import Inspected, Published
-from fbft_edge.frame import Verdict
-from fbft_edge.ledger import Ledger, LedgerSnapshot
-from fbft_edge.message import Health
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger, LedgerSnapshot
+from fbft_edge.messages.published import Inspected, Published
 
 STAGE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DEVIATION_BOUNDS_S = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0)
@@ -149,7 +149,7 @@ class Telemetry(Collector):
         self._sources.append(_Source(GaugeMetricFamily, name, documentation, labels, values))
 
     def published(self, message: Published) -> None:
-        """See `fbft_edge.events.Observer`."""
+        """See `fbft_edge.messages.published.Observer`."""
         totals = self._totals.get(message.camera)
         if totals is None:
             totals = self._totals[message.camera] = _Totals()

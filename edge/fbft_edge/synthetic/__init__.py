@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fbft_edge.errors import ArgumentError
-from fbft_edge.frame import Bool, Float32, Uint8
+from fbft_edge.frames.frame import Bool, Float32, Uint8
 from fbft_edge.synthetic.defects import INK_DARKENS, Canvas, Defect, drawn_defect
 from fbft_edge.synthetic.layout import layout_of
 

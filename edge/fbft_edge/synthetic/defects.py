@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fbft_edge.frame import Bool, Float32
+from fbft_edge.frames.frame import Bool, Float32
 
 Window = tuple[slice, slice]
 _Plane = NDArray[np.floating[Any]]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fbft_edge.frame import Float32, Uint8
+from fbft_edge.frames.frame import Float32, Uint8
 
 _ALUMINIUM = np.array([0.37, 0.375, 0.385], np.float32)
 _RUBBER = np.array([0.012, 0.012, 0.014], np.float32)

@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("anomalib", reason="these detectors need the extra peers")
 torch = pytest.importorskip("torch", reason="refinement needs the extra calibration")
 
-from fbft_calibration.layouts import categories  # noqa: E402
+from fbft_calibration.data.layouts import categories  # noqa: E402
 from fbft_calibration.refinement.anomalib_detectors import NAMES, AnomalibDetector  # noqa: E402
 from fbft_calibration.refinement.f2pad import refine  # noqa: E402
-from fbft_edge.images import read_image  # noqa: E402
+from fbft_edge.frames.images import read_image  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of anomalib and what it stands on
 

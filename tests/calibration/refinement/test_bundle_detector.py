@@ -17,10 +17,10 @@ from fbft_calibration.refinement import bundle_detector  # noqa: E402
 from fbft_calibration.refinement.bundle_detector import BundleDetector, _corners  # noqa: E402
 from fbft_calibration.refinement.command import BundleRefiner  # noqa: E402
 from fbft_calibration.refinement.f2pad import refine  # noqa: E402
-from fbft_edge.bundle import Bundle  # noqa: E402
-from fbft_edge.detectors.openvino import OpenVinoDetector  # noqa: E402
+from fbft_edge.bundle.reading import Bundle  # noqa: E402
+from fbft_edge.detectors.host import OpenVinoDetector  # noqa: E402
 from fbft_edge.errors import BundleError, FbftError, MapError, TeacherError  # noqa: E402
-from fbft_edge.frame import Uint8  # noqa: E402
+from fbft_edge.frames.frame import Uint8  # noqa: E402
 from fbft_edge.synthetic import render_part  # noqa: E402
 
 SIZE = (140, 182)

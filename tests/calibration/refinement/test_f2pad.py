@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="refinement needs the extra calibration")
 
 from fbft_calibration.refinement.f2pad import Refinement, RefineSettings, refine  # noqa: E402
-from fbft_edge.frame import Bool, Float32, Uint8  # noqa: E402
+from fbft_edge.frames.frame import Bool, Float32, Uint8  # noqa: E402
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 GREY = 0.35

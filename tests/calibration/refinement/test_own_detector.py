@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="refinement needs the extra calibration")
 
 from fbft_calibration.refinement.f2pad import Refinement, refine
-from fbft_edge.frame import Bool
+from fbft_edge.frames.frame import Bool
 from fbft_edge.synthetic import Part, render_part
 
 PAGE = Path(__file__).parents[3] / "docs/refinement.md"

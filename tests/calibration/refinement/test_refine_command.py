@@ -15,11 +15,12 @@ pytest.importorskip("torch", reason="refinement needs the extra calibration")
 
 from fbft_calibration.cli import main
 from fbft_calibration.refinement.pictures import Changes, before_and_after
-from fbft_edge.bundle import Bundle, seal_bundle
-from fbft_edge.cli import main as edge_main
-from fbft_edge.frame import Bool, Detection
-from fbft_edge.images import read_image, write_image
-from fbft_edge.scoring import find_regions
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.cli.main import main as edge_main
+from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.frames.frame import Bool, Detection
+from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)

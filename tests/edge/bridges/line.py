@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from fbft_edge.clock import now_ns
-from fbft_edge.frame import Detection, Frame, Region, Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import EncodedResult, Health, MessageWriter, encode_detection, encode_no_detection
-from fbft_edge.publisher import ResultPublisher
-from fbft_edge.security import CurveServer
+from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.writing import EncodedResult, MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.sockets.access import CurveServer
+from fbft_edge.sockets.publisher import ResultPublisher
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 MASK = np.zeros((4, 4), bool)

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from fbft_edge.bridges.camera_state import MIN_SILENCE_S, UNKNOWN_PERIOD_SILENCE_S, CameraState, Fault
-from fbft_edge.frame import Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_no_detection
-from fbft_edge.result import Result, decode_message
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.messages.writing import MessageWriter, encode_no_detection
 
 PERIOD_S = 0.5
 

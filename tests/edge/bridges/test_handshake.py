@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbft_edge.bridges.handshake import MAX_WAITING, ResultLatch, Triggers
-from fbft_edge.frame import Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_no_detection
-from fbft_edge.result import Result, decode_message
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.messages.writing import MessageWriter, encode_no_detection
 
 BLANK = decode_message(
     MessageWriter("site", "camera", 0.5, "ab" * 32).write(

@@ -14,11 +14,11 @@ import pytest
 
 from fbft_edge.bridges.camera_state import Fault
 from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Control, Status
-from fbft_edge.cli import main
-from fbft_edge.commands import CommandServer
+from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError
-from fbft_edge.keys import write_key_pair
-from fbft_edge.security import CurveServer
+from fbft_edge.sockets.access import CurveServer
+from fbft_edge.sockets.command_server import CommandServer
+from fbft_edge.sockets.keys import write_key_pair
 
 pytest.importorskip("pymodbus", reason="the bridge needs the extra modbus")
 from pymodbus.client import ModbusTcpClient

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fbft_edge.bridges.mqtt import MAX_ANOMALIES
-from fbft_edge.cli import main
+from fbft_edge.cli.main import main
 
 pytest.importorskip("paho.mqtt", reason="the bridge needs the extra mqtt")
 from cryptography import x509

@@ -16,8 +16,8 @@ import pytest
 
 from fbft_edge.bridges.camera_state import Fault
 from fbft_edge.bridges.opcua_variables import EVENT_FIELDS, NAMESPACE, VARIABLES
-from fbft_edge.cli import main
-from fbft_edge.commands import CommandServer
+from fbft_edge.cli.main import main
+from fbft_edge.sockets.command_server import CommandServer
 
 pytest.importorskip("asyncua", reason="the bridge needs the extra opcua")
 from asyncua import Client, ua

@@ -12,7 +12,7 @@ from fbft_edge.bridges.handshake import MAX_WAITING
 from fbft_edge.bridges.mqtt import MAX_ANOMALIES
 from fbft_edge.bridges.opcua_variables import VARIABLES
 from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Status
-from fbft_edge.cli import main
+from fbft_edge.cli.main import main
 
 PAGE = (Path(__file__).parents[3] / "docs" / "plc.md").read_text(encoding="utf-8")
 BRIDGE_COMMANDS = re.findall(r"^fbft-edge bridge (\w+)(.*?)(?:\s+#.*)?$", PAGE, re.MULTILINE)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import fbft_edge.kernels
-from fbft_edge.kernels.frame_kernels import FrameKernels, Launch
-from fbft_edge.pixel_format import PixelFormat
+import fbft_edge.detectors.kernels
+from fbft_edge.detectors.kernels.frame_kernels import FrameKernels, Launch
+from fbft_edge.frames.pixel_format import PixelFormat
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Launch, Mapping[str, NDArray[Any]]], None]
@@ -99,7 +99,7 @@ def argument_value(argument: np.generic | str, guarded: Mapping[str, Guarded]) -
 
 def compiled(folder: Path, source: str, architecture: int) -> Path:
     """Compile one source as C++."""
-    path = Path(str(resources.files(fbft_edge.kernels))) / f"{source}.cu"
+    path = Path(str(resources.files(fbft_edge.detectors.kernels))) / f"{source}.cu"
     program, library = folder / f"{source}_{architecture}.cpp", folder / f"{source}_{architecture}.so"
     runnable = "\n".join(f"RUNNABLE({entry})" for entry in ENTRIES[source])
     program.write_text(f'#include "host_shim.h"\n#include "{path}"\n{runnable}\n', encoding="utf-8")

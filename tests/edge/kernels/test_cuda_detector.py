@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fbft_edge.bundle import GRAPH, Bundle, open_bundle, seal_bundle
-from fbft_edge.detectors.cuda import CudaDetector
-from fbft_edge.detectors.openvino import OpenVinoDetector, OpenVinoEngine
+from fbft_edge.bundle.reading import GRAPH, Bundle, open_bundle
+from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.detectors.device import CudaDetector
+from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine
+from fbft_edge.detectors.kernels.frame_kernels import Launch
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.kernels.frame_kernels import Launch
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.synthetic import render_part
 
 pytest.importorskip("cuda.core", reason="compiling kernels needs the extra tensorrt")

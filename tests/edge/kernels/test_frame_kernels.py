@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.detectors.kernels import SOURCES, source_text, sources_sha256
+from fbft_edge.detectors.kernels.frame_kernels import (
+    MAP_COLUMNS,
+    MAP_STAGED_ROWS,
+    TILE_BLOCK_PX,
+    Buffer,
+    FrameKernels,
+    _divisor,
+)
+from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
-from fbft_edge.kernels import SOURCES, source_text, sources_sha256
-from fbft_edge.kernels.frame_kernels import MAP_COLUMNS, MAP_STAGED_ROWS, TILE_BLOCK_PX, Buffer, FrameKernels, _divisor
-from fbft_edge.pixel_format import PixelFormat, frame_array_shape
-from fbft_edge.tiling import TileGeometry, TilePlan
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape
 
 GEOMETRY = TileGeometry(56, 14, 1)
 

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fbft_edge.anomaly_map import MapOperator
-from fbft_edge.frame import Float32
-from fbft_edge.kernels import twins
-from fbft_edge.kernels.frame_kernels import FrameKernels, Launch
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.tiling import TileGeometry, TilePlan
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.kernels import twins
+from fbft_edge.detectors.kernels.frame_kernels import FrameKernels, Launch
+from fbft_edge.detectors.tiling import TilePlan
+from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.pixel_format import PixelFormat
 
 Arrays = dict[str, NDArray[Any]]
 ArraysFor = Callable[[FrameKernels], Arrays]

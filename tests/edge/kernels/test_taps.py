@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.anomaly_map import axis_operator
-from fbft_edge.frame import Float32
-from fbft_edge.kernels.frame_kernels import FrameKernels
-from fbft_edge.kernels.taps import Taps, banded_taps, resize_taps
-from fbft_edge.pixel_format import PixelFormat
-from fbft_edge.tiling import TileGeometry, TilePlan
+from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.detectors.anomaly_map import axis_operator
+from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
+from fbft_edge.detectors.kernels.taps import Taps, banded_taps, resize_taps
+from fbft_edge.detectors.tiling import TilePlan
+from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.pixel_format import PixelFormat
 
 SHRUNK = [
     (2, 1),

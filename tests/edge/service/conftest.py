@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fbft_edge.clock import now_ns
-from fbft_edge.events import Inspected, Published
-from fbft_edge.frame import Detection, Frame, Uint8, Verdict
-from fbft_edge.ledger import Ledger
-from fbft_edge.message import Health, MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.frames.frame import Detection, Frame, Uint8, Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.published import Inspected, Published
+from fbft_edge.messages.writing import MessageWriter, encode_detection, encode_no_detection
 
 SHA256 = "ab" * 32
 THRESHOLD = 0.5

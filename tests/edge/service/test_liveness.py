@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.message import Health
+from fbft_edge.messages.header import Health
 from fbft_edge.service.liveness import Liveness
 
 MessageSource = Callable[[str], Any]

@@ -167,7 +167,7 @@ import logging
 from fbft_edge.errors import CameraError
 from fbft_edge.service.logs import logging_to_stderr
 with logging_to_stderr("json"):
-    logging.getLogger("fbft_edge.pipeline").info("engine: %s", "OpenVINO")
+    logging.getLogger("fbft_edge.line.pipeline").info("engine: %s", "OpenVINO")
     logging.getLogger("asyncio").info("not ours, and no warning")
     raise {error}
 """

@@ -19,19 +19,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fbft_edge.bundle import Bundle, seal_bundle, sign_bundle
+from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.bundle.sealing import seal_bundle, sign_bundle
+from fbft_edge.bundle.signing import write_signing_keys
 from fbft_edge.clock import now_ns
-from fbft_edge.commands import CommandClient, CommandServer
-from fbft_edge.detectors.sharing import OpenModel, open_model
+from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
-from fbft_edge.frame import Frame, Uint8
-from fbft_edge.images import read_image
-from fbft_edge.inference import Acquisition, Inference, Inspection
-from fbft_edge.manifest import Thresholds
-from fbft_edge.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Frame, Uint8
+from fbft_edge.frames.images import read_image
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.line.inference import Acquisition, Inference, Inspection
 from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
-from fbft_edge.signing import write_signing_keys
+from fbft_edge.sockets.command_client import CommandClient
+from fbft_edge.sockets.command_server import CommandServer
 
 BrightBundle = Callable[..., Bundle]
 MessageSource = Callable[[str], Any]

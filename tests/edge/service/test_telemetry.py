@@ -118,7 +118,7 @@ def test_the_line_says_what_runs(telemetry: Telemetry) -> None:
 
 @pytest.mark.parametrize("state", ["ok", "degraded", "fault"])
 def test_health_is_one_for_the_last_state_alone(telemetry: Telemetry, messages: MessageSource, state: str) -> None:
-    from fbft_edge.message import Health
+    from fbft_edge.messages.header import Health
 
     source = messages("press-1")
     health = Health(state, None if state == "ok" else "why")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fbft_edge.cli import main
+from fbft_edge.cli.main import main
 from fbft_edge.config import CameraConfig, CommandsConfig, CurveConfig, LineConfig, PublishConfig, RecorderConfig
 from fbft_edge.errors import ArgumentError
-from fbft_edge.service.unit import unit_text
+from fbft_edge.jobs.service_unit import unit_text
 
 FILE = Path("/etc/fbft-edge/line.toml")
 PROGRAM = ["/opt/fbft-edge/bin/fbft-edge"]

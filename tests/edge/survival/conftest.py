@@ -26,12 +26,12 @@ import numpy as np
 import pytest
 import zmq
 
-from fbft_edge.bundle import Bundle
+from fbft_edge.bundle.reading import Bundle
 from fbft_edge.errors import MessageError
-from fbft_edge.images import write_image
-from fbft_edge.ledger import LedgerSnapshot
-from fbft_edge.result import Result, decode_message
-from fbft_edge.security import authenticate
+from fbft_edge.frames.images import write_image
+from fbft_edge.messages.ledger import LedgerSnapshot
+from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.sockets.access import authenticate
 
 DEADLINE_S = 60.0
 SIZE = (84, 84)

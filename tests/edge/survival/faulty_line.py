@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fbft_edge import cli, line, station
 from fbft_edge.cameras import watched
-from fbft_edge.detectors.openvino import OpenVinoDetector
-from fbft_edge.frame import Detection, Pixels
+from fbft_edge.cli import main as cli
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.frames.frame import Detection, Pixels
+from fbft_edge.line import assembly as line
+from fbft_edge.line import station
 from fbft_edge.recording import recorder
 
 FAULTS = Path(os.environ["FBFT_FAULTS"])

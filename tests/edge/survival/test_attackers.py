@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import zmq
 
-from fbft_edge.commands import CommandClient
 from fbft_edge.errors import CommandError
-from fbft_edge.images import write_image
+from fbft_edge.frames.images import write_image
+from fbft_edge.sockets.command_client import CommandClient
 
 NUM_SUBSCRIBERS = 200
 NUM_MESSAGES = 15

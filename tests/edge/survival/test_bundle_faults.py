@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.bundle import Bundle, Thresholds, seal_bundle
-from fbft_edge.commands import CommandClient
+from fbft_edge.bundle.reading import Bundle, Thresholds
+from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.errors import CommandError
-from fbft_edge.frame import Verdict
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.sockets.command_client import CommandClient
 
 MODEL, MANIFEST = "model.onnx", "bundle.json"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.frame import Verdict
-from fbft_edge.result import Result
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.reading import Result
 
 SOURCE = (str(Path(__file__).with_name("rtsp_source.py")),)
 

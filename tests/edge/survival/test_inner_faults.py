@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.frame import Verdict
+from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.reading import Result
 from fbft_edge.recording.recordings import find_recordings, read_recording
-from fbft_edge.result import Result
 
 HOUR_S = 3600
 

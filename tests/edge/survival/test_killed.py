@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fbft_edge.bridges.registers import NUM_REGISTERS, REGISTERS, Status
-from fbft_edge.commands import CommandClient
 from fbft_edge.recording.recordings import find_recordings, read_recording
+from fbft_edge.sockets.command_client import CommandClient
 
 pytest.importorskip("pymodbus", reason="the bridge needs the extra modbus")
 from pymodbus.client import ModbusTcpClient

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import zmq
 
-from fbft_edge.commands import CommandClient
 from fbft_edge.errors import CommandError
-from fbft_edge.keys import write_key_pair
-from fbft_edge.security import authenticate
+from fbft_edge.sockets.access import authenticate
+from fbft_edge.sockets.command_client import CommandClient
+from fbft_edge.sockets.keys import write_key_pair
 
 NO_ENTRY = "no line lets us in"
 Keys = dict[str, Path]

@@ -1,0 +1,1 @@
+"""Images in: nominal folders, and data sets as others lay them out."""

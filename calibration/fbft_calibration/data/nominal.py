@@ -1,0 +1,169 @@
+"""A folder of nominal images, checked: what can be used, what cannot, and why.
+
+Knows nothing about tiles or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+
+from fbft_calibration.progress import tracked
+from fbft_edge.errors import ArgumentError, ImageError
+from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.images import image_paths, read_image
+
+MIN_IMAGES = 8
+_DARK_BELOW = 256 // 8
+
+
+@dataclass(frozen=True, slots=True)
+class NominalImage:
+    """One usable image; `pixels_sha256` identifies its content whatever the file is called."""
+
+    path: Path
+    pixels_sha256: str
+    size: tuple[int, int]
+
+    def read(self) -> Uint8:
+        """(height, width, 3) uint8 RGB."""
+        return read_image(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class NominalSet:
+    """What a folder holds.
+
+    Attributes:
+        images: Usable images, by name.
+        left_out: Path and reason of every file that is not used.
+    """
+
+    images: tuple[NominalImage, ...]
+    left_out: tuple[tuple[Path, str], ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[NominalImage]:
+        return iter(self.images)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Different (height, width) among the images, most common first."""
+        return [size for size, _ in Counter(image.size for image in self.images).most_common()]
+
+    def split(self, held_out: float, seed: int) -> tuple[list[NominalImage], list[NominalImage]]:
+        """Images to fit on and images to calibrate on, drawn at random, disjoint in content."""
+        order = np.random.default_rng(seed).permutation(len(self.images))
+        count = min(max(1, round(held_out * len(self.images))), len(self.images) - 1)
+        chosen = set(order[:count].tolist())
+        fit = [image for index, image in enumerate(self.images) if index not in chosen]
+        return fit, [self.images[index] for index in sorted(chosen)]
+
+
+def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -> NominalSet:
+    """Read every image of a folder once; leave out the unreadable, the duplicate and the odd-sized.
+
+    Args:
+        folder: Images directly inside are used.
+        console: Told what is left out, and why.
+        mixed_sizes: Use images of every size; otherwise those of the most common one.
+
+    Raises:
+        ImageError: No such folder, or no image in it.
+    """
+    images: list[NominalImage] = []
+    left_out: list[tuple[Path, str]] = []
+    first_with: dict[str, Path] = {}
+    dark: dict[Path, int] = {}
+    for path in tracked(image_paths(folder), "checking images", console):
+        try:
+            pixels = read_image(path)
+        except ImageError as error:
+            left_out.append((path, f"unreadable: {error}"))
+            continue
+        if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
+            dark[path] = peak
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        if digest in first_with:
+            left_out.append((path, f"duplicate of {first_with[digest].name}"))
+            continue
+        first_with[digest] = path
+        images.append(NominalImage(path, digest, (pixels.shape[0], pixels.shape[1])))
+    if not mixed_sizes:
+        images = _of_common_size(images, left_out)
+    found = NominalSet(tuple(images), tuple(left_out))
+    _report(found, folder, console)
+    if dark:
+        console.print(f"  {about_dark_16_bit(dark)}", style="yellow", highlight=False, markup=False)
+    return found
+
+
+def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
+    """Largest value in a 16-bit file that uses less than an eighth of its range; None for all others.
+
+    Args:
+        path: The file.
+        pixels: What `read_image` made of it.
+    """
+    if pixels.max() >= _DARK_BELOW:
+        return None
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return int(values.max()) if values is not None and values.dtype == np.uint16 else None
+
+
+def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:
+    """A line about such files: 10 or 12 bits are often kept in 16, and then nearly black.
+
+    Args:
+        peaks: Largest value by file; at least one.
+    """
+    path, peak = max(peaks.items(), key=lambda entry: entry[1])
+    return (
+        f"{len(peaks)} 16-bit images are very dark: none has a value above {peak} of 65535 ({path.name}); multiply "
+        "their values to fill 16 bits (12 bits: by 16), on the line too, or use 8 bits"
+    )
+
+
+def require_enough(nominal: NominalSet, least: int = MIN_IMAGES) -> None:
+    """Stop when there are too few images to go on.
+
+    Raises:
+        ArgumentError: Fewer than `least` usable images.
+    """
+    if len(nominal) < least:
+        raise ArgumentError(
+            f"{len(nominal)} usable nominal images, at least {least} are needed "
+            f"({len(nominal.left_out)} were left out); add images of good parts, a few dozen serve well"
+        )
+
+
+def _of_common_size(images: list[NominalImage], left_out: list[tuple[Path, str]]) -> list[NominalImage]:
+    sizes = Counter(image.size for image in images)
+    if len(sizes) < 2:
+        return images
+    common, count = sizes.most_common(1)[0]
+    for image in images:
+        if image.size != common:
+            found, expected = "x".join(map(str, image.size)), "x".join(map(str, common))
+            left_out.append((image.path, f"size {found}, {count} others are {expected}; --mixed-sizes uses it"))
+    return [image for image in images if image.size == common]
+
+
+def _report(nominal: NominalSet, folder: Path, console: Console) -> None:
+    sizes = ", ".join(f"{height}x{width}" for height, width in nominal.sizes[:4]) or "none"
+    console.print(
+        f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out", markup=False
+    )
+    for path, reason in nominal.left_out[:20]:
+        console.print(f"  left out {path.name}: {reason}", style="yellow", highlight=False, markup=False)
+    if len(nominal.left_out) > 20:
+        console.print(f"  and {len(nominal.left_out) - 20} more", style="yellow")

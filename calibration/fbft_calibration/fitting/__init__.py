@@ -1,0 +1,1 @@
+"""Nominal images in, a bundle out: features, students, prototypes, thresholds, report."""

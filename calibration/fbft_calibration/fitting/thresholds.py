@@ -1,0 +1,146 @@
+"""Split-conformal thresholds: scores of held-out nominal images in, thresholds with a stated false-alarm rate out.
+
+Knows nothing about how scores are made. The guarantee holds for frames exchangeable with the held-out images
+(same camera, light and product), whatever the distribution of the scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from scipy.stats import beta
+
+from fbft_calibration.data.nominal import NominalImage
+from fbft_calibration.progress import tracked
+from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.detectors.scoring import image_score
+from fbft_edge.errors import ArgumentError
+from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.statistics import picture_statistics
+
+CONFIDENCE = 0.95
+ORDINARY_FRACTION = 0.01
+_SAMPLE_STRIDE = 4
+
+Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class NominalScores:
+    """What the detector says about nominal images.
+
+    Attributes:
+        score: (images,) float64 image scores.
+        peak: (images,) float64 largest map values.
+        pictures: What `picture_statistics` says about the same images.
+        ordinary: (images,) float64, what 1 % of an image's map exceeds; None where outlines are not asked for.
+    """
+
+    score: Float64
+    peak: Float64
+    pictures: tuple[dict[str, float], ...] = ()
+    ordinary: Float64 | None = None
+
+
+def measure_scores(
+    detectors: DetectorPool[OpenVinoDetector],
+    images: Sequence[NominalImage],
+    console: Console,
+    what: str = "scoring held-out images",
+) -> NominalScores:
+    """Score images with the engine that will run on the line."""
+    values, pictures = [], []
+    for image in tracked(images, what, console):
+        pixels = image.read()
+        anomaly_map: Float32 = detectors.of(*image.size).map_of(pixels)
+        values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))
+        pictures.append(picture_statistics(pixels))
+    score, peak, ordinary = np.array(values, np.float64).T
+    return NominalScores(score, peak, tuple(pictures), ordinary)
+
+
+def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:
+    """Thresholds of score and peak that nominal frames exceed, either of them, at most at the rate asked for.
+
+    The larger of score and peak, each in its own unit, is the one conformal statistic, so the rate holds for both
+    together. The units must not depend on the held-out images. Outlines do not enter any rate: they say how far to
+    draw what is flagged, which is to the mean of what 1 % of a nominal image's map exceeds, at the lowest.
+
+    Args:
+        held_out: Scores of nominal images that were not fitted on.
+        score_unit: Median score of nominal images that were fitted on.
+        peak_unit: Median peak of the same.
+        rate: False-alarm rate, a fraction in (0, 1). Beyond what the number of images supports, the largest
+            held-out value is used and `supported_rate` says what that is worth.
+
+    Raises:
+        ArgumentError: The rate is not a fraction.
+    """
+    if not 0 < rate < 1:
+        raise ArgumentError(f"a false-alarm rate of {rate} is not a fraction between 0 and 1; try 0.01")
+    statistic = np.maximum(held_out.score / score_unit, held_out.peak / peak_unit)
+    num_images = len(statistic)
+    rank = min(math.ceil((num_images + 1) * (1 - rate) - 1e-9), num_images)  # 200 * (1 - 0.835) is 33 and a bit
+    quantile = float(np.sort(statistic)[rank - 1])
+    kept = statistic <= quantile  # rounding must not push a kept image over its own threshold
+    exceeding = num_images + 1 - rank
+    return Thresholds(
+        image=max(quantile * score_unit, float(held_out.score[kept].max())),
+        pixel=max(quantile * peak_unit, float(held_out.peak[kept].max())),
+        requested_rate=rate,
+        supported_rate=exceeding / (num_images + 1),
+        upper_rate=float(beta.ppf(CONFIDENCE, exceeding, rank)),
+        num_images=num_images,
+        outline=None if held_out.ordinary is None else float(held_out.ordinary.mean()),
+    )
+
+
+def peak_threshold(peaks: Float64, rate: float) -> float:
+    """`conformal_thresholds` for a detector of which only the map counts.
+
+    Args:
+        peaks: (images,) float64, largest map values of nominal images that were not fitted on.
+        rate: False-alarm rate, a fraction in (0, 1).
+    """
+    return conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, rate).pixel
+
+
+def _ordinary(anomaly_map: Float32) -> float:
+    """What 1 % of a map exceeds, from every fourth pixel of every fourth row; maps are smooth."""
+    return float(np.quantile(anomaly_map[::_SAMPLE_STRIDE, ::_SAMPLE_STRIDE], 1 - ORDINARY_FRACTION))
+
+
+def images_needed(rate: float) -> int:
+    """Held-out nominal images from which thresholds can keep an expected false-alarm rate."""
+    return math.ceil(1 / rate - 1e-9) - 1
+
+
+def images_for_confidence(rate: float) -> int:
+    """Held-out nominal images from which the true rate lies below `rate` with 95 % confidence."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def explain(thresholds: Thresholds) -> list[str]:
+    """The thresholds in words, one sentence a line; the first says what holds, the others what is missing."""
+    rate, count = thresholds.requested_rate, thresholds.num_images
+    lines = [
+        f"image threshold {thresholds.image:.4g}, pixel threshold {thresholds.pixel:.4g}, from {count} held-out "
+        f"nominal images: expected false-alarm rate {thresholds.supported_rate:.2%}, "
+        f"below {thresholds.upper_rate:.2%} with 95 % confidence"
+    ]
+    if count < images_needed(rate):
+        lines.append(
+            f"{count} images cannot support the {rate:.2%} asked for: at least {images_needed(rate)} are needed, "
+            f"{images_needed(rate) - count} more; until then thresholds stand at the largest nominal value"
+        )
+    if thresholds.upper_rate > rate and count < images_for_confidence(rate):
+        lines.append(f"to be 95 % sure of {rate:.2%} takes {images_for_confidence(rate)} clean held-out images")
+    elif thresholds.upper_rate > rate:
+        lines.append(f"{rate:.2%} is what to expect on average; to be 95 % sure of it, ask for a lower rate")
+    return lines

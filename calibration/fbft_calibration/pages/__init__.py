@@ -1,0 +1,1 @@
+"""One HTML page and one set of charts for every report."""

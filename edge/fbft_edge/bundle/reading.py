@@ -1,0 +1,244 @@
+"""The bundle: the one folder that passes from calibration to export to the line; reading, verifying, sealing.
+
+`bundle.json` holds the SHA-256 of every other file, and its own SHA-256 names the bundle. `bundle.json.sig`, when there
+is one, is an Ed25519 signature over the exact bytes of `bundle.json`, and so over every file. Signature and files are
+verified before anything is parsed. Knows nothing about models or frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from fbft_edge.bundle.manifest import (
+    TeacherIdentity,
+    Thresholds,
+    TileGeometry,
+    files_from_json,
+    frame_sizes_from_json,
+    teacher_from_json,
+    thresholds_from_json,
+    tile_from_json,
+)
+from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
+from fbft_edge.errors import BundleError
+from fbft_edge.plain_file import open_plain, read_plain, sha256_of
+from fbft_edge.strict_json import json_from_bytes, members, text
+
+SCHEMA = "fbft.bundle/1"
+MANIFEST = "bundle.json"
+SIGNATURE = "bundle.json.sig"
+GRAPH = "model.onnx"
+STUDENTS = "students.safetensors"
+PROTOTYPES = "prototypes.safetensors"
+REPORT = "report.html"
+ENGINES = "engines"
+# JSON of 4 MiB takes at most 150 MB and half a second to read, whatever it holds.
+_MAX_MANIFEST_BYTES = 4 << 20
+_MAX_FILE_BYTES = 16 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: The folder.
+        product: What the bundle inspects.
+        created: ISO 8601 date and time, UTC.
+        teacher: Which teacher the students were fitted to.
+        tile: How frames are cut.
+        frame_sizes: (height, width) of the nominal images, at most 8 different ones; empty when there were more.
+        thresholds: Where `ok` ends; None before calibration.
+        notes: How it was fitted and checked, for people and reports.
+        files: Relative POSIX path to SHA-256, for every file but `bundle.json`.
+        sha256: SHA-256 of `bundle.json`: the bundle's name in every message. Empty before sealing.
+    """
+
+    path: Path
+    product: str
+    created: str
+    teacher: TeacherIdentity
+    tile: TileGeometry
+    frame_sizes: tuple[tuple[int, int], ...]
+    thresholds: Thresholds | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+    def require_thresholds(self) -> Thresholds:
+        """The thresholds.
+
+        Raises:
+            BundleError: The bundle was not calibrated.
+        """
+        if self.thresholds is None:
+            raise BundleError(
+                f"{self.path} has no thresholds yet; run fbft-calibrate threshold {self.path} NOMINAL_DIR"
+            )
+        return self.thresholds
+
+    def require_frame_size(self, height: int, width: int, source: str) -> None:
+        """Accept frames only of a size that the thresholds were found on.
+
+        Raises:
+            BundleError: The bundle was fitted on frames of other sizes.
+        """
+        if self.frame_sizes and (height, width) not in self.frame_sizes:
+            expected = ", ".join(f"{rows}x{columns}" for rows, columns in self.frame_sizes)
+            raise BundleError(
+                f"{source} has {height}x{width} pixels (height x width), the bundle was fitted on {expected}; "
+                "set the camera to that size, or fit again with images of the new size"
+            )
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest vouches for.
+
+        The file was what the manifest says when the bundle was opened. Whoever may write to the bundle can change it
+        between then and the moment at which the path is read; `read` leaves no such moment.
+
+        Raises:
+            BundleError: The manifest does not list it.
+        """
+        if name not in self.files:
+            raise BundleError(f"{self.path} has no {name}; fit the bundle again with fbft-calibrate fit")
+        return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Contents of a file that the manifest vouches for, verified as they were read.
+
+        Raises:
+            BundleError: The manifest does not list it, or it was altered since the bundle was opened.
+        """
+        self.file(name)
+        with verified_file(self.path, name) as file:
+            contents = file.read()
+        require_same(self.path / name, hashlib.sha256(contents).hexdigest(), self.files[name])
+        return contents
+
+
+def open_bundle(path: Path | str, trusted: Sequence[Path] = ()) -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: The folder.
+        trusted: Ed25519 public keys, PEM files. When there are any, one of them must have signed the bundle.
+
+    Raises:
+        BundleError: No bundle there, a file missing or altered, a manifest that is not valid, or a signature that is
+            missing or made by no trusted key.
+        ArgumentError: A trusted key cannot be used.
+    """
+    path = Path(path)
+    raw = read_manifest(path)
+    if trusted:
+        _require_signature(path, raw, trusted)
+    return verified(path, raw)
+
+
+def read_manifest(path: Path) -> bytes:
+    """The very bytes of a bundle's manifest, not verified yet; BundleError where there is none."""
+    try:
+        return read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit") from error
+    except OSError as error:
+        raise BundleError(
+            f"{path / MANIFEST} cannot be read: {error.strerror}; check its permissions, or copy the bundle again"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{str(path)!r} cannot be the name of a bundle: {error}; name its folder") from error
+
+
+def _require_signature(path: Path, raw: bytes, trusted: Sequence[Path]) -> None:
+    """Accept a manifest only when a trusted key signed these very bytes."""
+    keys, file = _named(trusted), path / SIGNATURE
+    try:
+        signature = read_plain(file, SIGNATURE_BYTES)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path} is not signed (it has no {SIGNATURE}), and has to be by one of {keys}; "
+            f"sign it with fbft-edge sign {path} --key SECRET"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; copy the bundle again, or sign it anew") from error
+    if len(signature) != SIGNATURE_BYTES:
+        raise BundleError(
+            f"{file} has {len(signature)} bytes, a signature has {SIGNATURE_BYTES}; copy the bundle again, complete"
+        )
+    if signer(raw, signature, trusted) is None:
+        raise BundleError(
+            f"{file} is no signature of {MANIFEST} by one of {keys}: {MANIFEST} was altered since, or another key "
+            f"signed it; copy the bundle again, or sign it with fbft-edge sign {path} --key SECRET"
+        )
+
+
+def _named(keys: Sequence[Path]) -> str:
+    return ", ".join(f"{key} ({fingerprint(key)})" for key in keys)
+
+
+def verified(path: Path, raw: bytes) -> Bundle:
+    """The bundle that a manifest describes, once every file is what it says; BundleError names one that is not."""
+    bundle = _parse(path, raw)
+    for name, expected in bundle.files.items():
+        with verified_file(path, name) as file:
+            found = sha256_of(file)
+        require_same(path / name, found, expected)
+    return bundle
+
+
+@contextlib.contextmanager
+def verified_file(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A listed file, open for reading, if it is a plain one inside the bundle."""
+    file = path / name
+    try:
+        relative = PurePosixPath(name)
+        is_plain = not relative.is_absolute() and ".." not in relative.parts
+        if not is_plain or Path(os.path.realpath(file)) != Path(os.path.realpath(path)) / relative:
+            raise BundleError(f"{path / MANIFEST} lists {name!r:.80}, which is not a plain file inside the bundle")
+        with open_plain(file, _MAX_FILE_BYTES) as contents:
+            yield contents
+    except FileNotFoundError as error:
+        raise BundleError(f"{file} is missing; copy the bundle again, complete") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BundleError(f"{path} lists {name!r:.80}, which cannot be read ({reason!s:.80}); copy it again") from error
+
+
+def require_same(file: Path, found: str, expected: str) -> None:
+    """Accept a file only with the SHA-256 that the manifest has; BundleError says which was found."""
+    if found != expected:
+        raise BundleError(
+            f"{file} was altered: SHA-256 {found[:12]}..., {MANIFEST} says {expected[:12]}...; copy the bundle again"
+        )
+
+
+def _parse(path: Path, raw: bytes) -> Bundle:
+    try:
+        return _from_contents(path, members(json_from_bytes(raw)), hashlib.sha256(raw).hexdigest())
+    except (ValueError, KeyError, RecursionError) as error:
+        raise BundleError(
+            f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error!s:.200}); copy the bundle again"
+        ) from error
+
+
+def _from_contents(path: Path, contents: dict[str, Any], sha256: str) -> Bundle:
+    if contents["schema"] != SCHEMA:
+        raise ValueError(f"schema {contents['schema']!r}, this version reads {SCHEMA!r}")
+    return Bundle(
+        path=path,
+        product=text(contents["product"]),
+        created=text(contents["created"]),
+        teacher=teacher_from_json(contents["teacher"]),
+        tile=tile_from_json(contents["tile"]),
+        frame_sizes=frame_sizes_from_json(contents["frame_sizes"]),
+        thresholds=thresholds_from_json(contents["thresholds"]),
+        notes=members(contents["notes"]),
+        files=files_from_json(contents["files"]),
+        sha256=sha256,
+    )

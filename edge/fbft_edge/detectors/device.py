@@ -1,0 +1,223 @@
+"""The CUDA detector: frames to the GPU once, the packed mask and a few numbers back.
+
+Tiles, patch distances and map never leave the device. Two frames may be in flight: while one is inferred, the next is
+copied. Knows nothing about cameras, rates or messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from fbft_edge.bundle.manifest import NOTHING_FLAGGED
+from fbft_edge.bundle.reading import Bundle
+from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
+from fbft_edge.detectors.kernels import read_cubins
+from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels
+from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
+from fbft_edge.detectors.scoring import bounding_window, find_regions, outlined, require_numbers
+from fbft_edge.detectors.sharpener import Sharpener
+from fbft_edge.detectors.tiling import TilePlan
+from fbft_edge.errors import EngineError
+from fbft_edge.frames.frame import Bool, Detection, Float32, Region
+from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, require_pixels
+
+if TYPE_CHECKING:
+    from fbft_edge.detectors.cuda_driver import CudaDriver
+
+
+class DeviceEngine(Protocol):
+    """What infers on the device; see `fbft_edge.detectors.tensorrt_engine.TensorRtEngine`."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Device memory for activations."""
+        ...
+
+    def bind(self, tiles: int, distances: int, num_tiles: int) -> None:
+        """Fix the device addresses that `enqueue` reads tiles from and writes patch distances to."""
+        ...
+
+    def enqueue(self, stream_handle: int) -> None:
+        """Put one frame's inference on a stream."""
+        ...
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        ...
+
+
+class CudaDetector:
+    """Inspects frames of one size and pixel format; see `fbft_edge.detectors.Detector`.
+
+    All memory is taken here, once; the arrays of a detection are its own.
+
+    Args:
+        bundle: With the kernels compiled for this GPU.
+        height: Of the frames.
+        width: Of the frames.
+        make_engine: Called with a current CUDA context.
+        pixel_format: Of the frames.
+        with_map: Bring the anomaly map back too, for `map_of`.
+        sharpen: Redraw what is flagged along the frame's own edges, on the CPU; verdicts stay as they are.
+        driver: PyCUDA's driver module; None imports it.
+
+    Attributes:
+        plan: Where the tiles lie.
+        memory_bytes: Device memory by purpose: `activations`, `buffers` and `tables`.
+
+    Raises:
+        EngineError: No GPU, no kernels for it, or the engine cannot run.
+    """
+
+    frames_in_flight = 2
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        height: int,
+        width: int,
+        make_engine: Callable[[], DeviceEngine],
+        pixel_format: PixelFormat = PixelFormat.RGB8,
+        *,
+        with_map: bool = False,
+        sharpen: bool = False,
+        driver: CudaDriver | None = None,
+    ) -> None:
+        thresholds = bundle.thresholds or NOTHING_FLAGGED
+        self._pixel_format = pixel_format
+        self.plan = TilePlan(bundle.tile, height, width)
+        self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, (height, width))
+        kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel, with_map=with_map)
+        self._thresholds = replace(thresholds, pixel=float(kernels.pixel_threshold))  # as the kernel compares with it
+        self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
+        self._driver = driver or cuda_driver()
+        gpu = first_gpu(self._driver)
+        cubins = read_cubins(bundle, gpu.target)
+        try:
+            self._context = self._driver.Device(0).retain_primary_context()
+            with self._current():
+                self._load(kernels, cubins, make_engine, shares_memory=gpu.shares_memory)
+        except self._driver.Error as error:
+            raise EngineError(
+                f"{gpu.name} cannot be used ({error}); see nvidia-smi for who else uses it, and how much memory is left"
+            ) from error
+        self._turn = 0
+        self.memory_bytes = {"activations": self._engine.memory_bytes, **kernels.memory_bytes(self.frames_in_flight)}
+
+    def _load(
+        self,
+        kernels: FrameKernels,
+        cubins: Mapping[str, bytes],
+        make_engine: Callable[[], DeviceEngine],
+        *,
+        shares_memory: bool,
+    ) -> None:
+        """Everything on the device, with its context current."""
+        self._stream, self._copy_stream = self._driver.Stream(), self._driver.Stream()
+        self._device_kernels = DeviceKernels(self._driver, kernels, cubins)
+        self._engine = make_engine()
+        self._engine.bind(
+            self._device_kernels.address("tiles"), self._device_kernels.address("distances"), self.plan.num_tiles
+        )
+        self._frames = [DeviceFrame(self._driver, kernels, shares_memory) for _ in range(self.frames_in_flight)]
+        self._launches = [
+            [
+                self._device_kernels.prepared(launch, frame)
+                for launch in (kernels.tiles_launch, kernels.map_launch, kernels.score_launch)
+            ]
+            for frame in self._frames
+        ]
+
+    def begin(self, pixels: Pixels) -> Callable[[], Detection]:
+        """Start one frame; what is returned waits for its detection. At most `frames_in_flight` at a time.
+
+        Args:
+            pixels: Of the detector's frame size and pixel format; read before this returns.
+
+        Raises:
+            BundleError: The frame has another size or type than the detector was made for.
+            EngineError: TensorRT refuses the frame.
+        """
+        return partial(self._detection, self._started(pixels))
+
+    def detect(self, pixels: Pixels) -> Detection:
+        """Inspect one frame; see `begin`."""
+        return self.begin(pixels)()
+
+    def map_of(self, pixels: Pixels) -> Float32:
+        """The anomaly map, (height, width) float32, valid until the next frame; for detectors made `with_map`.
+
+        Raises:
+            BundleError: The frame has another size or type than the detector was made for.
+        """
+        return self._finished(self._started(pixels)).host["map"]
+
+    def close(self) -> None:
+        """Give the device's memory and the context back."""
+        with self._current():
+            self._stream.synchronize()
+            self._engine.close()
+            del self._frames, self._launches, self._device_kernels, self._stream, self._copy_stream
+        self._context.detach()
+
+    def _started(self, pixels: Pixels) -> DeviceFrame:
+        require_pixels(pixels, self._pixel_format, self.plan.frame_size)
+        frame, (tiles, anomaly_map, score) = self._frames[self._turn], self._launches[self._turn]
+        self._turn = (self._turn + 1) % self.frames_in_flight
+        np.copyto(frame.host["frame"], pixels)
+        with self._current():
+            frame.upload(self._copy_stream, self._stream)
+            tiles.on(self._stream)
+            self._engine.enqueue(self._stream.handle)
+            anomaly_map.on(self._stream)
+            score.on(self._stream)
+            frame.download(self._stream)
+        return frame
+
+    def _finished(self, frame: DeviceFrame) -> DeviceFrame:
+        """The frame, once everything that it brings back is there: the one wait of a frame."""
+        with self._current():
+            frame.done.synchronize()
+        return frame
+
+    def _detection(self, frame: DeviceFrame) -> Detection:
+        score, peak = (float(value) for value in self._finished(frame).host["result"])
+        require_numbers(score, peak)
+        mask, regions = self._mask_and_regions(frame, peak)
+        return Detection(score, peak, mask, regions, score > self._thresholds.image or bool(regions))
+
+    def _mask_and_regions(self, frame: DeviceFrame, peak: float) -> tuple[Bool, tuple[Region, ...]]:
+        """The mask around what the device flagged, and its regions; their map is made from the stitched grid."""
+        height, width = self.plan.frame_size
+        if not peak > self._thresholds.pixel:
+            return np.zeros((height, width), np.bool_), ()
+        flagged = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
+        map_of = partial(self._map_of_window, frame)
+        mask = outlined(flagged, peak, self._thresholds, map_of)
+        if self._sharpener is not None:
+            mask = self._sharpener.sharpened(mask, frame.host["frame"], map_of)
+        window = bounding_window(mask)
+        part = np.ascontiguousarray(mask[window.part])
+        return mask, find_regions(part, map_of(window), (window.left, window.top))
+
+    def _map_of_window(self, frame: DeviceFrame, window: Window) -> Float32:
+        """The anomaly map of a window from the stitched grid, (rows, columns) float32."""
+        part = np.empty((window.bottom - window.top, window.right - window.left), np.float32)
+        self._map_operator.apply(frame.host["grid"], part, window.top, window.left)
+        return part
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make the primary context, the one that TensorRT uses, current in the calling thread."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._driver.Context.pop()

@@ -1,0 +1,61 @@
+"""What a picture is like as a whole: pixels in, five numbers out, for calibration and for the line alike.
+
+Knows nothing about parts, defects or drift.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fbft_edge.frames.frame import Float32, Pixels
+from fbft_edge.frames.pixel_format import PixelFormat, rgb_from_pixels
+
+NUM_SAMPLES = 16_384
+_PER_PIXEL = (PixelFormat.RGB8, PixelFormat.BGR8, PixelFormat.MONO8, PixelFormat.MONO16)
+
+
+def picture_statistics(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8) -> dict[str, float]:
+    """Light, colour and focus of a picture, from a grid of about `NUM_SAMPLES` of its pixels and their neighbours.
+
+    A 5 MP frame takes 2 ms, and 8 ms where all of it has to be converted first (NV12 and Bayer), on one busy core.
+
+    Args:
+        pixels: Of the shape and type that the pixel format has, at least 2x2 pixels.
+        pixel_format: How to read them.
+
+    Returns:
+        `level`: mean of all channels, 0 to 255. `contrast`: standard deviation of the pixels' level. `sharpness`: mean
+        difference of neighbouring pixels, in units of the contrast, so that it is the same in any light. `red` and
+        `blue`: the channel's share of all light, 0 to 1. Rounded, so that equal pictures give equal numbers.
+    """
+    if pixel_format not in _PER_PIXEL:
+        pixels, pixel_format = rgb_from_pixels(pixels, pixel_format), PixelFormat.RGB8
+    rows, columns = pixels.shape[0] - 1, pixels.shape[1] - 1
+    # Odd, so that the grid meets every position of JPEG's blocks.
+    step = max(1, math.isqrt(rows * columns // NUM_SAMPLES)) | 1
+    here, right, below = (
+        _rgb(pixels[top : top + rows : step, left : left + columns : step], pixel_format)
+        for top, left in ((0, 0), (0, 1), (1, 0))
+    )
+    red, green, blue = (float(mean) for mean in here.mean(axis=(0, 1), dtype=np.float64))
+    light = red + green + blue
+    level = here.mean(axis=2)
+    contrast = float(level.std(dtype=np.float64))
+    change = (_difference(level, right) + _difference(level, below)) / 2
+    return {
+        "level": round(light / 3, 2),
+        "contrast": round(contrast, 2),
+        "sharpness": round(change / contrast, 4) if contrast else 0.0,
+        "red": round(red / light, 4) if light else round(1 / 3, 4),
+        "blue": round(blue / light, 4) if light else round(1 / 3, 4),
+    }
+
+
+def _rgb(part: Pixels, pixel_format: PixelFormat) -> Float32:
+    return rgb_from_pixels(part.copy(), pixel_format).astype(np.float32)
+
+
+def _difference(level: Float32, neighbours: Float32) -> float:
+    return float(np.abs(neighbours.mean(axis=2) - level).mean(dtype=np.float64))

@@ -1,0 +1,1 @@
+"""What is done beside a line: files inspected, recordings replayed, demo, bench, doctor, configurations checked."""

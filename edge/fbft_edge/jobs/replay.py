@@ -1,0 +1,159 @@
+"""Recordings and a bundle in; what it says about them today, compared with what was published, out.
+
+Knows nothing about how recordings came to be, and how the comparison is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.detectors.selection import OpenDetector, open_detector
+from fbft_edge.errors import ArgumentError, FbftError
+from fbft_edge.frames.frame import Detection
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.recording.recordings import Recording, find_recordings, read_recording
+
+
+class Outcome(str, Enum):
+    """How a replay compares with what was published."""
+
+    IDENTICAL = "identical"
+    WITHIN_TOLERANCE = "within the tolerance"
+    SCORE_OR_MASK = "score or mask differs"
+    VERDICT = "verdict differs"
+    NOT_REPLAYED = "not replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was published, and what is detected today.
+
+    Attributes:
+        recording: What was published, and on which frame.
+        detection: What is detected today.
+        engine: What inferred today, in words.
+        bundle_sha256: Of the bundle today.
+        score_change: Today's score less the published one, in units of the published image threshold.
+        mask_changed_px: Pixels in which the masks differ.
+        mask_overlap: Their intersection over union; 1 when both are empty.
+    """
+
+    recording: Recording
+    detection: Detection
+    engine: str
+    bundle_sha256: str
+    score_change: float
+    mask_changed_px: int
+    mask_overlap: float
+
+    def outcome(self, tolerance: float) -> Outcome:
+        """How both compare; see `replayed` for the tolerance."""
+        if self.detection.is_anomalous is not self.recording.detection.is_anomalous:
+            return Outcome.VERDICT
+        if self.detection.score == self.recording.detection.score and self.mask_changed_px == 0:
+            return Outcome.IDENTICAL
+        is_close = abs(self.score_change) <= tolerance and 1 - self.mask_overlap <= tolerance
+        return Outcome.WITHIN_TOLERANCE if is_close else Outcome.SCORE_OR_MASK
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One recording, replayed.
+
+    Attributes:
+        path: Its folder.
+        outcome: How both compare.
+        comparison: None when it could not be replayed.
+        reason: Why it could not; None when it could.
+    """
+
+    path: Path
+    outcome: Outcome
+    comparison: Comparison | None
+    reason: str | None = None
+
+
+def replayed(
+    inputs: Sequence[Path], bundle_path: Path, engine: str = "auto", tolerance: float = 0.0, *, sharpen: bool = False
+) -> Iterator[Replayed]:
+    """Replay recordings one after the other, as they are asked for; engine and a progress bar go to stderr.
+
+    Args:
+        inputs: Recordings, or folders of them.
+        bundle_path: What they are replayed with.
+        engine: See `open_detector`.
+        tolerance: The score may change by this share of the image threshold, and the masks' intersection over union
+            be this far from 1; 0 when every bit has to be the same.
+        sharpen: See `open_detector`; as the line had it that recorded.
+
+    Raises:
+        ArgumentError: The tolerance is not a fraction.
+        BundleError: The bundle does not verify, or has no thresholds.
+        EngineError: No engine can run the bundle's model here.
+        RecordingError: There is nothing to replay.
+    """
+    if not 0 <= tolerance < 1:
+        raise ArgumentError(f"a tolerance of {tolerance:g} is no fraction; use --tolerance from 0 to below 1")
+    paths = [path for given in inputs for path in find_recordings(given)]
+    bundle = open_bundle(bundle_path)
+    bundle.require_thresholds()
+    return _each(paths, bundle, engine, tolerance, sharpen)
+
+
+def _each(paths: Sequence[Path], bundle: Bundle, engine: str, tolerance: float, sharpen: bool) -> Iterator[Replayed]:
+    console = Console(stderr=True, highlight=False)
+    with closing(_Replayer(bundle, engine, sharpen, console)) as replayer:
+        for path in track(paths, "Replaying", console=console):
+            yield replayer.replayed(path, tolerance)
+
+
+class _Replayer:
+    """Replays recordings, with one detector for each size and pixel format."""
+
+    def __init__(self, bundle: Bundle, engine: str, sharpen: bool, console: Console) -> None:
+        self._bundle, self._engine, self._sharpen, self._console = bundle, engine, sharpen, console
+        self._detectors: dict[tuple[int, int, PixelFormat], OpenDetector] = {}
+
+    def replayed(self, path: Path, tolerance: float) -> Replayed:
+        try:
+            recording = read_recording(path)
+            height, width = recording.detection.mask.shape
+            self._bundle.require_frame_size(height, width, str(path))
+        except FbftError as error:
+            return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
+        opened = self._opened(height, width, recording.frame.pixel_format)
+        try:
+            detection = opened.detector.begin(recording.frame.pixels)()
+        except FbftError as error:
+            return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
+        comparison = _compared(recording, detection, opened.reason, self._bundle.sha256)
+        return Replayed(path, comparison.outcome(tolerance), comparison)
+
+    def close(self) -> None:
+        for opened in self._detectors.values():
+            opened.detector.close()
+
+    def _opened(self, height: int, width: int, pixel_format: PixelFormat) -> OpenDetector:
+        key = height, width, pixel_format
+        if key not in self._detectors:
+            self._detectors[key] = open_detector(self._bundle, *key, self._engine, sharpen=self._sharpen)
+            self._console.print(f"engine: {self._detectors[key].reason}", markup=False)
+        return self._detectors[key]
+
+
+def _compared(recording: Recording, detection: Detection, engine: str, bundle_sha256: str) -> Comparison:
+    published = recording.detection
+    either = int(np.count_nonzero(published.mask | detection.mask))
+    changed = int(np.count_nonzero(published.mask ^ detection.mask))
+    change = (detection.score - published.score) / (recording.result.image_threshold or 1.0)
+    overlap = 1 - changed / either if either else 1.0
+    return Comparison(recording, detection, engine, bundle_sha256, change, changed, overlap)

@@ -1,0 +1,1 @@
+"""Cameras and a model on one grid; `assembly` wires everything."""

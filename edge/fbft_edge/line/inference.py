@@ -1,0 +1,224 @@
+"""Cameras take turns at one engine: frames of stations in, what was found in them back to their stations.
+
+A station that waits longest since its last turn is next, so that of N busy cameras each gets the same share, and one
+that is never idle starves nobody. A frame begins when the engine has room for it (a CPU takes one at a time, a GPU
+copies the next while it infers the last) and when its station has: results that its ticks have not taken count.
+
+Knows nothing about rates, messages or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import NoReturn, Protocol
+
+from fbft_edge.detectors.model import Model
+from fbft_edge.frames.frame import Detection, Frame
+from fbft_edge.line.trigger import Request
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """One frame to be inspected.
+
+    Attributes:
+        frame: As the camera sent it.
+        request: The trigger that asked for it, or None.
+        arrived_ns: When it came, on the monotonic clock.
+    """
+
+    frame: Frame
+    request: Request | None
+    arrived_ns: int
+
+    @property
+    def trigger_id(self) -> str | None:
+        """Of the trigger that asked for it."""
+        return None if self.request is None else self.request.trigger_id
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What came of one frame.
+
+    Attributes:
+        acquisition: The frame.
+        model: Inspected it.
+        found: The detection, or why there is none.
+        begun_ns: When its inference began, on the monotonic clock.
+        ended_ns: When the detection was there.
+    """
+
+    acquisition: Acquisition
+    model: Model
+    found: Detection | Exception
+    begun_ns: int
+    ended_ns: int
+
+
+class Client(Protocol):
+    """Who has frames inspected; see `fbft_edge.line.station.Station`. Only the threads of an `Inference` call it."""
+
+    def is_ready(self, most: int) -> bool:
+        """True when a frame waits, and fewer than `most` are with the engine or waiting for their tick."""
+        ...
+
+    def take(self) -> Acquisition | None:
+        """The next frame; None when there is none any more."""
+        ...
+
+    def deliver(self, inspection: Inspection) -> None:
+        """Take over what came of a frame that was taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    client: Client
+    acquisition: Acquisition
+    model: Model
+    begun_ns: int
+
+
+class Inference:
+    """Lets clients take turns at a model.
+
+    Args:
+        clients: Whose frames are inspected.
+        model: What inspects; closed by `close`, or, once replaced, when nothing of it is in flight any more.
+    """
+
+    def __init__(self, clients: Sequence[Client], model: Model) -> None:
+        self._turns = deque(clients)
+        self._model = model
+        self._changed = threading.Condition()
+        self._in_flight: deque[_Begun] = deque()
+        self._begun: SimpleQueue[tuple[_Begun, Callable[[], Detection]] | None] = SimpleQueue()
+        self._last_ended_ns = 0
+        self._is_stopped = False
+
+    @property
+    def model(self) -> Model:
+        """What inspects the next frame."""
+        return self._model
+
+    @property
+    def running_s(self) -> float:
+        """How long the engine has been busy with one frame; 0 while it has none."""
+        with self._changed:
+            if not self._in_flight:
+                return 0.0
+            return (time.monotonic_ns() - max(self._in_flight[0].begun_ns, self._last_ended_ns)) / 1e9
+
+    def replace_model(self, model: Model) -> None:
+        """Let another model inspect, from the next frame on."""
+        with self._changed:
+            replaced, self._model = self._model, model
+            is_idle = self._is_idle(replaced)
+            self._changed.notify_all()
+        if is_idle:
+            _close(replaced)
+
+    def wake(self) -> None:
+        """Say that a client may have become ready."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let `begin` and `infer` end after what they are at."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give the model's memory back, unless an engine that never came back still uses it."""
+        with self._changed:
+            is_idle = self._is_idle(self._model)
+        if is_idle:
+            _close(self._model)
+
+    def begin(self) -> None:
+        """Begin frames until stopped: the work of one thread."""
+        try:
+            while (begun := self._next()) is not None:
+                self._begun.put((begun, _detection(begun)))
+        finally:
+            self._begun.put(None)
+
+    def infer(self) -> None:
+        """Wait for the detections of frames that have begun, in their order: the work of a second thread."""
+        while (waiting := self._begun.get()) is not None:
+            begun, detection = waiting
+            found = None if self._is_stopped else _found(detection)
+            ended_ns = time.monotonic_ns()
+            self._end(begun, ended_ns)
+            if found is not None:  # else the line ends, and its stations count what is in flight
+                begun.client.deliver(Inspection(begun.acquisition, begun.model, found, begun.begun_ns, ended_ns))
+
+    def _next(self) -> _Begun | None:
+        with self._changed:
+            while not self._is_stopped:
+                client = self._ready()
+                acquisition = None if client is None else client.take()
+                if client is None or acquisition is None:
+                    self._changed.wait()
+                    continue
+                self._turns.remove(client)
+                self._turns.append(client)
+                begun = _Begun(client, acquisition, self._model, time.monotonic_ns())
+                self._in_flight.append(begun)
+                return begun
+            return None
+
+    def _ready(self) -> Client | None:
+        most = self._model.detectors.frames_in_flight
+        if len(self._in_flight) >= most:
+            return None
+        return next((client for client in self._turns if client.is_ready(most)), None)
+
+    def _end(self, begun: _Begun, ended_ns: int) -> None:
+        with self._changed:
+            self._in_flight.popleft()
+            self._last_ended_ns = ended_ns
+            is_retired = begun.model is not self._model and self._is_idle(begun.model)
+            self._changed.notify_all()
+        if is_retired:
+            _close(begun.model)
+
+    def _is_idle(self, model: Model) -> bool:
+        return all(begun.model is not model for begun in self._in_flight)
+
+
+def _detection(begun: _Begun) -> Callable[[], Detection]:
+    frame = begun.acquisition.frame
+    try:
+        return begun.model.detectors.of(frame).begin(frame.pixels)
+    except Exception as error:
+        return partial(_raise, error)
+
+
+def _found(detection: Callable[[], Detection]) -> Detection | Exception:
+    try:
+        return detection()
+    except Exception as error:
+        return error
+
+
+def _close(model: Model) -> None:
+    try:
+        model.detectors.close()
+    except Exception:
+        _logger.exception("the model of bundle %.16s cannot be closed; its memory stays taken", model.bundle_sha256)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

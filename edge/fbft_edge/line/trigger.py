@@ -1,0 +1,97 @@
+"""Triggers by software: a request for one acquisition in, the one frame that answers it out.
+
+A trigger that was taken is answered exactly once, by a verdict, a fault or a miss, before the next one is taken. Knows
+nothing about cameras, sockets or messages.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from fbft_edge.errors import ArgumentError
+from fbft_edge.frames.frame import Frame
+from fbft_edge.names import TRIGGER_ID_PATTERN
+
+TRIGGERS = ("free", "software", "hardware")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One trigger: its identifier, if it has one, and when it came, on the session clock."""
+
+    trigger_id: str | None
+    asked_ns: int
+
+    def __str__(self) -> str:
+        return "the trigger" if self.trigger_id is None else f"trigger {self.trigger_id!r}"
+
+
+class SoftwareTrigger:
+    """Holds at most one trigger that is not answered yet; every method may be called from any thread.
+
+    Args:
+        camera: The camera's name, for messages.
+        timeout_s: A trigger that brings no frame for so long is missed.
+    """
+
+    def __init__(self, camera: str, timeout_s: float) -> None:
+        self._camera, self._timeout_ns = camera, round(timeout_s * 1e9)
+        self._lock = threading.Lock()
+        self._pending: Request | None = None
+        self._is_acquired = False
+
+    @property
+    def is_pending(self) -> bool:
+        """True while a trigger is not answered."""
+        return self._pending is not None
+
+    def ask(self, trigger_id: str | None, asked_ns: int) -> Request:
+        """Take a trigger.
+
+        Raises:
+            ArgumentError: The last trigger is not answered yet, or the identifier cannot stand in a message.
+        """
+        if trigger_id is not None and not TRIGGER_ID_PATTERN.fullmatch(trigger_id):
+            raise ArgumentError(
+                f"trigger {trigger_id[:80]!r} cannot stand in a message; use 1 to 64 printable characters of ASCII"
+            )
+        with self._lock:
+            if self._pending is not None:
+                age_s = (asked_ns - self._pending.asked_ns) / 1e9
+                raise ArgumentError(
+                    f"camera {self._camera!r} has not answered {self._pending} of {age_s:.3f} s ago; "
+                    "wait for its message before the next trigger"
+                )
+            self._pending, self._is_acquired = Request(trigger_id, asked_ns), False
+            return self._pending
+
+    def acquire(self, frame: Frame) -> Request | None:
+        """The trigger that a frame answers; None when it answers none and is to be let go."""
+        with self._lock:
+            request = self._pending
+            if request is None or self._is_acquired or frame.captured_ns < request.asked_ns:
+                return None
+            self._is_acquired = True
+            return request
+
+    def miss(self, now_ns: int) -> Request | None:
+        """The trigger that no frame has answered in time, once; the next one may come."""
+        with self._lock:
+            request = self._pending
+            if request is None or self._is_acquired or now_ns - request.asked_ns <= self._timeout_ns:
+                return None
+            self._pending = None
+            return request
+
+    def answer(self, request: Request | None) -> None:
+        """A trigger was answered; the next one may come. None: the frame answers no trigger."""
+        with self._lock:
+            if request is self._pending:
+                self._pending = None
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a trigger, unless a frame has been acquired for it, which will answer it."""
+        with self._lock:
+            if request is self._pending and not self._is_acquired:
+                self._pending = None

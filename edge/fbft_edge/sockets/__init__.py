@@ -1,0 +1,1 @@
+"""The bytes' ways: endpoints, who is let in, publisher and subscriber, commands."""
