@@ -1,4 +1,4 @@
-"""An RTSP camera as a process of its own, by the server of `test_rtsp_camera.py`: for ever, to one client at a time.
+"""An RTSP camera as a process of its own, by the server of `cameras/test_stream.py`: for ever, to one client at a time.
 
     rtsp_source.py PORT KIND LEVEL
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-spec = importlib.util.spec_from_file_location("rtsp", Path(__file__).parents[1] / "test_rtsp_camera.py")
+spec = importlib.util.spec_from_file_location("rtsp", Path(__file__).parents[1] / "cameras" / "test_stream.py")
 rtsp = importlib.util.module_from_spec(spec)
 sys.modules["rtsp"] = rtsp
 spec.loader.exec_module(rtsp)

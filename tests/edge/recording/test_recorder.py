@@ -447,7 +447,7 @@ for _ in sys.stdin:
 def test_a_process_killed_at_any_moment_leaves_whole_recordings_only(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     chance, interrupted = random.Random(1), 0
-    edge = str(Path(__file__).parents[2] / "edge")
+    edge = str(Path(__file__).parents[3] / "edge")
     arguments = [sys.executable, "-c", WRITERS, edge, __file__, str(folder), str(300_000 / 2**30)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
         assert writers.stdin

@@ -18,7 +18,7 @@ from fbft_edge.config import ENGINES, CurveConfig, LineConfig, Override, read_co
 from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 EXAMPLE = (DOCS / "line.example.toml").read_text(encoding="utf-8")
 SMALL = 'bundle = "part.fbft"\n[[cameras]]\nname = "press-1"\nuri = "0"\n'
 PASSWORD = "s3cr3t"

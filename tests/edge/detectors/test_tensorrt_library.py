@@ -15,7 +15,7 @@ from fbft_edge.errors import EngineError
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
 
-STUBS = Path(__file__).parents[2] / "tools/stubs/tensorrt/__init__.pyi"
+STUBS = Path(__file__).parents[3] / "tools/stubs/tensorrt/__init__.pyi"
 NO_GPU = "install or update the NVIDIA driver"
 OTHER_GPU = "not for this GPU"
 OTHER_VERSION = "another version"
