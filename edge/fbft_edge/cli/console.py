@@ -38,7 +38,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._next_s = self._counted_s = time.monotonic()
+        self._next_s = 0.0
+        self._counted_s: float | None = None
         self._counted: dict[str, int] = {}
         self._inspected_hz: dict[str, float] = {}
 
@@ -53,8 +54,8 @@ class Progress:
             self._write(statuses)
 
     def close(self) -> None:
-        """Leave the live line."""
-        if self._console.is_terminal:
+        """Leave the live line, if there is one."""
+        if self._console.is_terminal and self._counted_s is not None:
             with contextlib.suppress(OSError):
                 self._console.print()
 
@@ -70,6 +71,7 @@ class Progress:
             print(f"{label}{status_line(status, rates[name]).plain}", file=sys.stderr, flush=True)
 
     def _count(self, now_s: float, inspected: Mapping[str, int]) -> None:
+        self._counted_s = now_s if self._counted_s is None else self._counted_s
         over_s = now_s - self._counted_s
         if over_s >= RATE_OVER_S:
             self._inspected_hz = {
@@ -86,6 +88,11 @@ def progress() -> Iterator[Progress]:
         yield shown
     finally:
         shown.close()
+
+
+def say(text: str) -> None:
+    """Show a line about a run on stderr."""
+    print(text, file=sys.stderr)
 
 
 def print_result(result: Result, *, as_json: bool) -> None:

@@ -176,11 +176,15 @@ def _add_sharpen(parser: argparse.ArgumentParser, action: str | type[argparse.Ac
 
 
 def _run(args: argparse.Namespace) -> int:
-    from fbft_edge.cli.console import summaries_text
+    from fbft_edge.cli.console import progress, say, summaries_text
     from fbft_edge.line.assembly import run_line
+    from fbft_edge.service.logs import logging_to_stderr
 
     read_again = (lambda: config_from_args(args)) if args.config is not None else None
-    print(summaries_text(run_line(config_from_args(args), args.log, read_again)))
+    config, is_read = config_from_args(args), args.log == "text"
+    with logging_to_stderr(args.log), progress() as shown:
+        summaries = run_line(config, read_again, say=say if is_read else None, show=shown.show if is_read else None)
+    print(summaries_text(summaries))
     return 0
 
 

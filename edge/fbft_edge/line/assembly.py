@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,6 @@ from fbft_edge.bundle.nominal_statistics import references_of
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cameras import WatchedCamera, open_watched_camera
 from fbft_edge.cameras.video import without_password
-from fbft_edge.cli.console import progress
 from fbft_edge.config import CameraConfig, LineConfig
 from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError
@@ -29,7 +28,6 @@ from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.drift import DriftMonitor
 from fbft_edge.service.http_endpoint import HttpEndpoint, monitoring_pages
 from fbft_edge.service.liveness import Liveness
-from fbft_edge.service.logs import logging_to_stderr
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
 from fbft_edge.service.systemd import ServiceNotifier
 from fbft_edge.service.telemetry import Telemetry
@@ -45,14 +43,21 @@ _logger = logging.getLogger(__name__)
 
 
 def run_line(
-    config: LineConfig, log: str = "text", read_again: Callable[[], LineConfig] | None = None
+    config: LineConfig,
+    read_again: Callable[[], LineConfig] | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+    show: Callable[[Mapping[str, Status]], None] | None = None,
 ) -> dict[str, Summary]:
     """Run a line until its duration is over, its cameras have ended, or SIGINT or SIGTERM comes.
 
+    Signals are heard in the main thread only, as Python has it; elsewhere they stay with whoever has them.
+
     Args:
         config: Of the line.
-        log: `text` for people, with how it goes; `json` for machines.
         read_again: Reads the configuration for SIGHUP, which loads its bundle; None leaves SIGHUP as it is.
+        say: Takes what was opened, one line each: engine, endpoints; None to log it.
+        show: Takes each camera's newest status four times a second, by the camera's name.
 
     Returns:
         What the run amounted to, by the camera's name.
@@ -61,21 +66,20 @@ def run_line(
         FbftError: Something cannot be used, or the engine does not come back.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(logging_to_stderr(log))
         signals = stack.enter_context(_StopSignals())
-        line = _Line(config, stack, log)
+        line = _Line(config, stack, say or _log)
         if read_again is not None:
             stack.enter_context(reloading_on_hangup(lambda: line.reload(read_again().bundle)))
         line.open()
         signals.collect()
-        return line.run(signals.received)
+        return line.run(signals.received, show or _show_nothing)
 
 
 class _Line:
     """The parts of one line, opened one after the other; what is opened is closed by the stack."""
 
-    def __init__(self, config: LineConfig, stack: contextlib.ExitStack, log: str) -> None:
-        self._config, self._stack, self._log = config, stack, log
+    def __init__(self, config: LineConfig, stack: contextlib.ExitStack, say: Callable[[str], None]) -> None:
+        self._config, self._stack, self._say = config, stack, say
         names = [camera.name for camera in config.cameras]
         self._telemetry, self._liveness = Telemetry(names), Liveness(names, config.fps)
         self._canary, self._notifier = CanaryFrames(), ServiceNotifier()
@@ -117,16 +121,13 @@ class _Line:
             raise BundleError(f"{path} is not loaded, the line is still starting; try again when it runs")
         self._reloader.reload(path)
 
-    def run(self, signals: Sequence[int]) -> dict[str, Summary]:
+    def run(self, signals: Sequence[int], show: Callable[[Mapping[str, Status]], None]) -> dict[str, Summary]:
         """Run to the end, or until there is a signal, showing how it goes."""
-        shows = self._log == "text"
         self._pipeline.start()
         try:
-            with progress() as shown:
-                while not signals and not self._pipeline.wait(SHOW_EVERY_S):
-                    if shows:
-                        shown.show(self._pipeline.status())
-                    self._require_engine()
+            while not signals and not self._pipeline.wait(SHOW_EVERY_S):
+                show(self._pipeline.status())
+                self._require_engine()
         finally:
             self._notifier.stopping()
             summaries = self._pipeline.stop()
@@ -259,12 +260,6 @@ class _Line:
                 "and memory when that happens twice"
             )
 
-    def _say(self, text: str) -> None:
-        if self._log == "text":
-            print(text, file=sys.stderr)
-        else:
-            _logger.info("%s", text)
-
 
 def _status_json(status: Status) -> dict[str, Any]:
     return {
@@ -276,8 +271,17 @@ def _status_json(status: Status) -> dict[str, Any]:
     }
 
 
+def _log(text: str) -> None:
+    _logger.info("%s", text)
+
+
+def _show_nothing(_: Mapping[str, Status]) -> None: ...
+
+
 class _StopSignals:
     """SIGINT and SIGTERM: they end a start as ever; from `collect` to the end of the last part they only count.
+
+    Nothing is changed outside the main thread, where Python lets nobody handle a signal.
 
     Attributes:
         received: Their numbers, as they came.
@@ -285,7 +289,9 @@ class _StopSignals:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._previous = {number: signal.getsignal(number) for number in numbers}
 
     def collect(self) -> None:
         """Do not be ended by them any more."""

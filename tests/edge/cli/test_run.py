@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli import main as cli
 from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
 from fbft_edge.cli.main import main
+from fbft_edge.config import CameraConfig, LineConfig, PublishConfig
 from fbft_edge.frames.frame import Verdict
+from fbft_edge.line.assembly import run_line
 from fbft_edge.line.pipeline import Status, Summary
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
@@ -89,6 +92,29 @@ def test_a_video_runs_to_its_end(bundle: Path, video: Path, endpoint: str) -> No
     assert (done.returncode, "captured 20" in done.stdout) == (0, True), done.stderr
 
 
+def test_a_line_runs_from_python_in_any_thread_and_prints_nothing(
+    bundle: Path, video: Path, endpoint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    camera = CameraConfig("press-1", f"file://{video}?loop=true")
+    config = LineConfig(bundle, (camera,), fps=50, duration_s=0.5, publish=PublishConfig(endpoint))
+    with ThreadPoolExecutor() as threads:
+        summaries = threads.submit(run_line, config).result()
+    assert ({name: summary.ledger.messages for name, summary in summaries.items()}, *capfd.readouterr()) == (
+        {"press-1": 25},
+        "",
+        "",
+    )
+
+
+def test_who_runs_a_line_is_told_what_was_opened_and_how_it_goes(bundle: Path, video: Path, endpoint: str) -> None:
+    camera = CameraConfig("press-1", f"file://{video}?loop=true")
+    config = LineConfig(bundle, (camera,), fps=50, duration_s=0.5, publish=PublishConfig(endpoint))
+    said: list[str] = []
+    shown: list[str] = []
+    run_line(config, say=said.append, show=shown.extend)
+    assert ([line.split(":")[0] for line in said], set(shown)) == (["engine", "results"], {"press-1"})
+
+
 def test_a_duration_gives_an_exact_number_of_messages(bundle: Path, video: Path, endpoint: str) -> None:
     camera = f"file://{video}?loop=true"
     done = run("run", "--bundle", bundle, "--camera", camera, "--fps", "50", "--duration", "0.5", "--bind", endpoint)
@@ -119,7 +145,7 @@ def test_a_signal_ends_a_run_with_its_summary(bundle: Path, video: Path, endpoin
 
 
 def test_a_closed_terminal_does_not_stop_publishing(bundle: Path, video: Path, endpoint: str) -> None:
-    chatty = "import sys\nfrom fbft_edge import cli, console\nconsole.LOG_EVERY_S = 0.1\nsys.exit(cli.main())"
+    chatty = "import sys\nfrom fbft_edge.cli import console, main\nconsole.LOG_EVERY_S = 0.1\nsys.exit(main.main())"
     options = ("--bundle", bundle, "--bind", endpoint, "--camera", f"file://{video}?loop=true")
     with (
         started("run", *options, program=("-c", chatty)) as process,
