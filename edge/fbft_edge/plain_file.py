@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_PRIVATE_BYTES = 4096
+
 
 @contextlib.contextmanager
 def open_plain(path: Path, max_bytes: int, *, follow: bool = False) -> Iterator[BinaryIO]:
@@ -59,6 +61,21 @@ def read_with_mode(path: Path, max_bytes: int, *, follow: bool = False) -> tuple
     if len(contents) > found.st_size:
         raise OSError(errno.EFBIG, f"it grew beyond {found.st_size} bytes while it was read", str(path))
     return contents, stat.S_IMODE(found.st_mode)
+
+
+def read_private(path: Path) -> bytes:
+    """The contents of a small file that nobody but its owner may read or change.
+
+    Raises:
+        ValueError: It is not there, cannot be read, is no such file, or others may: cause, then remedy.
+    """
+    try:
+        raw, mode = read_with_mode(path, MAX_PRIVATE_BYTES, follow=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from None
+    if mode & 0o077:
+        raise ValueError(f"{path} may be read or changed by others (mode {mode:04o}); chmod 600 {path}")
+    return raw
 
 
 def file_sha256(path: Path) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fbft_edge.config.secrets import read_private
 from fbft_edge.errors import ArgumentError
+from fbft_edge.plain_file import read_private
 
 
 def password_from(user: str | None, file: Path | None, variable: str) -> str | None:

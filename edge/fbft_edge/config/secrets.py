@@ -10,9 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from fbft_edge.plain_file import read_with_mode
-
-MAX_SECRET_BYTES = 4096
+from fbft_edge.plain_file import read_private
 
 _FORMS = "write ${env:NAME} or ${file:PATH}, or %24{ for the characters themselves"
 _REFERENCE = re.compile(r"\$\{(?P<kind>[^:}]*):?(?P<name>[^}]*)\}")
@@ -39,21 +37,6 @@ def with_secrets(uri: str, folder: Path) -> str:
             "put it between :// and @, such as rtsp://line:${env:PASSWORD}@10.0.0.7/stream"
         )
     return _REFERENCE.sub(lambda reference: quote(_secret(reference, folder), safe=""), uri)
-
-
-def read_private(path: Path) -> bytes:
-    """The contents of a small file that nobody but its owner may read or change.
-
-    Raises:
-        ValueError: It is not there, cannot be read, is no such file, or others may: cause, then remedy.
-    """
-    try:
-        raw, mode = read_with_mode(path, MAX_SECRET_BYTES, follow=True)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from None
-    if mode & 0o077:
-        raise ValueError(f"{path} may be read or changed by others (mode {mode:04o}); chmod 600 {path}")
-    return raw
 
 
 def _secret(reference: re.Match[str], folder: Path) -> str:

@@ -18,9 +18,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 from urllib.parse import quote, urlsplit
 
 from fbft_edge.config.secrets import with_secrets
-from fbft_edge.errors import PublisherError
-from fbft_edge.names import NAME_PATTERN
-from fbft_edge.sockets.endpoints import check_bind
+from fbft_edge.names import NAME_PATTERN, endpoint_parts
 
 MAX_SHOWN = 80
 MAX_TEXT = 4096
@@ -253,11 +251,10 @@ class Endpoint(Kind):
 
     def _convert(self, found: Any, place: Place) -> str:
         try:
-            check_bind(found, insecure=True)
-        except PublisherError:
+            transport, path = endpoint_parts(found)
+        except ValueError:
             raise self._refusal(found, place, "is no endpoint") from None
-        path = str(found).removeprefix("ipc://")
-        return found if path == found or path.startswith("@") else f"ipc://{place.folder / path}"
+        return str(found) if transport == "tcp" or path.startswith("@") else f"ipc://{place.folder / path}"
 
 
 @dataclass(frozen=True)

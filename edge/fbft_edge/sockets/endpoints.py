@@ -14,6 +14,7 @@ from pathlib import Path
 import zmq
 
 from fbft_edge.errors import ArgumentError, PublisherError
+from fbft_edge.names import endpoint_parts
 
 LINGER_MS = 200
 HANDSHAKE_MS = 3000
@@ -32,14 +33,11 @@ def check_bind(endpoint: str, *, insecure: bool, encrypted: bool = False) -> Non
     Raises:
         PublisherError: Transport or port are unknown, or the endpoint reaches beyond this machine.
     """
-    transport, _, address = endpoint.partition("://")
-    if transport not in ("tcp", "ipc") or not address:
-        raise PublisherError(f"cannot bind {endpoint!r}; use tcp://127.0.0.1:5555 or ipc:///run/fbft/results")
-    host, _, port = address.rpartition(":")
-    # libzmq 4.3.5 takes port 99999 and binds the one of its lower 16 bits.
-    if transport == "tcp" and port != "*" and not (port.isdecimal() and int(port) < 65536):
-        raise PublisherError(f"cannot bind {endpoint!r}: {port!r} is no port; use 1 to 65535, or * for any")
-    if transport == "ipc" or insecure or encrypted or _is_loopback(host):
+    try:
+        transport, place = endpoint_parts(endpoint)
+    except ValueError as error:
+        raise PublisherError(str(error)) from None
+    if transport == "ipc" or insecure or encrypted or _is_loopback(place):
         return
     raise PublisherError(
         f"{endpoint} reaches beyond this machine, in clear text and open to anyone; bind tcp://127.0.0.1:PORT, or let "
