@@ -14,24 +14,23 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbft_edge.cli.options import DEFAULT_ENDPOINT, add_client_keys
+
 if TYPE_CHECKING:
     from fbft_edge.bridges.camera_state import CameraState, Feed, Listener
     from fbft_edge.bridges.handshake import SendTriggerOf
     from fbft_edge.sockets.subscriber import ResultSubscriber
 
-DEFAULT_PUBLISHER = "tcp://127.0.0.1:5555"
 REFRESH_S = 0.02
 
 Commands = argparse._SubParsersAction
 
 
-def add_bridge(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Add `bridge` with its three kinds to the command line."""
-    parser = commands.add_parser(
-        "bridge",
-        help="show results to a PLC: Modbus TCP, OPC UA or MQTT",
-        description="Read a publisher and show its results to a PLC until SIGINT or SIGTERM comes. Silence of more "
-        "than two periods is shown as a fault; only the verdict ok is good.",
+def add_bridge(parser: argparse.ArgumentParser) -> None:
+    """Declare `bridge` with its three kinds."""
+    parser.description = (
+        "Read a publisher and show its results to a PLC until SIGINT or SIGTERM comes. Silence of more "
+        "than two periods is shown as a fault; only the verdict ok is good."
     )
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     _add_modbus(kinds)
@@ -106,7 +105,7 @@ def _add_mqtt(kinds: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--connect", default=DEFAULT_PUBLISHER, metavar="ENDPOINT", help="publisher (default: %(default)s)")
+    add("--connect", default=DEFAULT_ENDPOINT, metavar="ENDPOINT", help="publisher (default: %(default)s)")
     add("--site", default="site", metavar="NAME", help="site in the topic (default: %(default)s)")
     add(
         "--camera",
@@ -120,8 +119,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="between messages; two without one are a fault (default: learned from the stream)",
     )
-    add("--server-key", type=Path, metavar="FILE", help="public key of a line that encrypts, NAME.key")
-    add("--secret-key", type=Path, metavar="FILE", help="one's own NAME.key_secret (default: $FBFT_SECRET_KEY_FILE)")
+    add_client_keys(parser)
 
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:

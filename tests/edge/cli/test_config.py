@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.cli.main import _parser, config_from_args, main
+from fbft_edge.cli.line import config_from_args
+from fbft_edge.cli.main import command_line, main
 from fbft_edge.config import LineConfig
 from fbft_edge.sockets.keys import write_key_pair
 from fbft_edge.sockets.subscriber import ResultSubscriber
@@ -66,7 +67,7 @@ def file(tmp_path: Path, bundle: Path) -> Path:
 
 
 def config(*arguments: str) -> LineConfig:
-    return config_from_args(_parser().parse_args(["run", *arguments]))
+    return config_from_args(command_line().parse_args(["run", *arguments]))
 
 
 def without_wrapping(output: str) -> str:

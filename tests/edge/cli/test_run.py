@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.cli import main as cli
+from fbft_edge.cli import options
 from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
 from fbft_edge.cli.main import main
 from fbft_edge.config import CameraConfig, LineConfig, PublishConfig
@@ -387,7 +387,7 @@ def on_terminal(*arguments: object) -> str:
 
 
 def test_the_command_line_and_the_library_agree_on_the_endpoint() -> None:
-    assert cli.DEFAULT_ENDPOINT == DEFAULT_ENDPOINT
+    assert options.DEFAULT_ENDPOINT == DEFAULT_ENDPOINT
 
 
 def test_the_summary_names_every_number() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.cli import main as cli
+from fbft_edge.cli import options
 from fbft_edge.config import ENGINES, CurveConfig, LineConfig, Override, read_config
 from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
@@ -104,7 +104,7 @@ def test_whole_numbers_and_a_byte_order_mark_are_taken(file: Path) -> None:
 
 
 def test_the_command_line_and_the_file_know_the_same_engines() -> None:
-    assert cli.ENGINES == ENGINES
+    assert options.ENGINES == ENGINES
 
 
 # What is refused

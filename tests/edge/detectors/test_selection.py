@@ -11,8 +11,8 @@ import pytest
 from fbft_edge.bundle.engines import Sidecar, write_sidecar
 from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle, open_bundle
 from fbft_edge.bundle.sealing import seal_bundle
-from fbft_edge.cli.main import ENGINES as ENGINE_NAMES
 from fbft_edge.cli.main import main
+from fbft_edge.cli.options import ENGINES as ENGINE_NAMES
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.selection import CUDA_RUNTIMES, engine_for, open_detector
