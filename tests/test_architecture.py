@@ -84,5 +84,14 @@ def test_importing_the_public_face_loads_nothing_heavy() -> None:
 def test_no_file_stands_at_the_top_that_a_stranger_would_not_look_for() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     top = {line.split("/")[0] for line in tracked.splitlines()}
-    expected = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", ".gitignore", ".ci"}
+    expected = {
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "pyproject.toml",
+        ".gitignore",
+        ".ci",
+    }
     assert top <= expected | {"edge", "export", "calibration", "tests", "tools", "docs"}
