@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from tools import release
 
 ROOT = Path(__file__).resolve().parent.parent
+
+PACKAGES = ("edge", "export", "calibration")
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -23,16 +32,23 @@ for module in pkgutil.walk_packages(fbft_edge.__path__, "fbft_edge."):
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Wheel and sdist of the working tree, the wheel made from the sdist."""
+    return release.build(ROOT, tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def base(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of programs of an environment that holds the wheel and its base requirements alone."""
-    folder = tmp_path_factory.mktemp("base")
-    uv = str(Path(sys.executable).with_name("uv"))
-    quiet = {**os.environ, "VIRTUAL_ENV": str(folder / "env")}
-    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT)], check=True)
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "env")], check=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([uv, "pip", "install", "--quiet", str(wheel)], check=True, env=quiet)
-    return folder / "env" / "bin"
+    return release.installed(built[0], "", tmp_path_factory.mktemp("base") / "env").parent
+
+
+@pytest.fixture(scope="session")
+def sbom(base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The SBOM of that environment."""
+    path = tmp_path_factory.mktemp("sbom") / "base.cdx.json"
+    release.write_sbom(base / "python", ROOT / "pyproject.toml", path)
+    return path.read_text(encoding="utf-8")
 
 
 def run(base: Path, program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -95,6 +111,42 @@ def test_a_refused_demo_leaves_nothing_behind(base: Path, tmp_path: Path) -> Non
 
 def test_the_doctor_names_the_missing_extras(base: Path, tmp_path: Path) -> None:
     assert "missing" in run(base, "fbft-edge", "doctor", cwd=tmp_path).stdout
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES]
+    lines = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = {line.partition("/")[2] for line in lines if (ROOT / line).exists()}
+    with zipfile.ZipFile(built[0]) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert (held, held >= {f"fbft_{package}/py.typed" for package in PACKAGES}) == (ours, True)
+
+
+def test_the_sdist_holds_what_the_tests_need(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[1]) as sdist:
+        held = {name.partition("/")[2] for name in sdist.getnames()}
+    assert held >= {"pyproject.toml", "README.md", "LICENSE", "tools/dev.py", "tests/conftest.py", "docs/message.md"}
+
+
+def test_the_sbom_is_valid_cyclonedx(sbom: str) -> None:
+    said = SchemaVersion.from_version(json.loads(sbom)["specVersion"])
+    assert JsonStrictValidator(said).validate_str(sbom) is None
+
+
+def test_the_sbom_names_the_product_and_every_requirement_of_it(sbom: str) -> None:
+    bom = json.loads(sbom)
+    product, parts = bom["metadata"]["component"], {part["name"] for part in bom["components"]}
+    assert (product["name"], product["version"]) == ("fbft-edge", version("fbft-edge"))
+    assert {_plain(name) for name in parts} >= {"numpy", "openvino", "opencv-python-headless", "pyzmq", "rich"}
+    assert {"torch", "pip", "fbft-edge"} & {_plain(name) for name in parts} == set()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_wheel_has_the_version_of_the_project(base: Path, tmp_path: Path) -> None:
+    assert run(base, "fbft-edge", "--version", cwd=tmp_path).stdout == f"fbft-edge {version('fbft-edge')}\n"
 
 
 @pytest.mark.parametrize("command", ["fbft-edge", "fbft-export", "fbft-calibrate"])
