@@ -203,7 +203,7 @@ def _finish(
             *(category, root, partial(_detect, detectors), album, settings.pixel_size_mm, console),
             prepare=lambda pixels: detectors.of(*pixels.shape[:2]),
         )
-    left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes["left_out"]]
+    left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes.left_out]
     peak_memory, cautions = None, [*measured.cautions, *_foreign_sizes(measured.sizes, bundle)]
     try:
         peak_memory = peak_memory_bytes(bundle, read_image(measured.largest))
@@ -304,7 +304,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "frame_sizes": [list(size) for size in bundle.frame_sizes],
         "thresholds": asdict(bundle.require_thresholds()),
         "precision": accepted_precision(bundle),
-        "fitted_on": len(bundle.notes["fit_images_sha256"]),
+        "fitted_on": len(bundle.notes.fit_images_sha256),
     }
 
 

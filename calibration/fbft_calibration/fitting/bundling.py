@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -26,7 +25,8 @@ from fbft_calibration.fitting.students import FitSettings, fit_students
 from fbft_calibration.fitting.thresholds import conformal_thresholds, explain, measure_scores
 from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
-from fbft_edge.bundle.nominal_statistics import NOTE, nominal_statistics
+from fbft_edge.bundle.nominal_statistics import nominal_statistics
+from fbft_edge.bundle.notes import NominalScores, Notes, Units
 from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
 from fbft_edge.bundle.sealing import building, revising, seal_bundle
 from fbft_edge.detectors.host import OpenVinoDetector
@@ -133,9 +133,9 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
     nominal = scan_nominal(folder, console, mixed_sizes=mixed_sizes)
     for height, width in nominal.sizes:
         bundle.require_frame_size(height, width, str(folder))
-    if not {"fit_images_sha256", "units"} <= bundle.notes.keys():
-        raise BundleError(f"{path} does not say what it was fitted on; fit it again with fbft-calibrate fit")
-    known = set(bundle.notes["fit_images_sha256"])
+    known = set(bundle.notes.fit_images_sha256)
+    if not known or bundle.notes.units is None:
+        raise _unknown_fit(path)
     fitted = [(image.path, "was fitted on") for image in nominal if image.pixels_sha256 in known]
     fresh = [image for image in nominal if image.pixels_sha256 not in known]
     if fitted:
@@ -158,22 +158,31 @@ def calibrate(
         rate: False-alarm rate asked for.
         console: Told what came of it.
     """
-    notes = dict(bundle.notes)
+    units = bundle.notes.units
     pictures: tuple[dict[str, float], ...] = ()
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         if fitted:
-            units = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
-            notes["units"] = {"score": float(np.median(units.score)), "peak": float(np.median(units.peak))}
-            pictures = units.pictures
+            known = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
+            units, pictures = Units(float(np.median(known.score)), float(np.median(known.peak))), known.pictures
+        if units is None:
+            raise _unknown_fit(bundle.path)
         scores = measure_scores(detectors, held_out, console)
-        thresholds = conformal_thresholds(scores, notes["units"]["score"], notes["units"]["peak"], rate)
-        notes["calibration"] = {"score": scores.score.tolist(), "peak": scores.peak.tolist()}
-        notes[NOTE] = nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures))
+        thresholds = conformal_thresholds(scores, units.score, units.peak, rate)
+        notes = dataclasses.replace(
+            bundle.notes,
+            units=units,
+            calibration=NominalScores(tuple(scores.score.tolist()), tuple(scores.peak.tolist())),
+            nominal_statistics=nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures)),
+        )
         for line in explain(thresholds):
             console.print(line, highlight=False)
         bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
         write_report(bundle, held_out, detectors, bundle.path / REPORT)
     return hold_to_thresholds(seal_bundle(bundle))
+
+
+def _unknown_fit(path: Path) -> BundleError:
+    return BundleError(f"{path} does not say what it was fitted on; fit it again with fbft-calibrate fit")
 
 
 def _time_since(started: float) -> str:
@@ -249,11 +258,11 @@ def _describe(
     fit_images: Sequence[NominalImage],
     losses: Sequence[tuple[int, float, float]],
 ) -> Bundle:
-    notes: dict[str, Any] = {
-        "fit_images_sha256": [image.pixels_sha256 for image in fit_images],
-        "left_out": [[path.name, reason] for path, reason in nominal.left_out],
-        "losses": losses,
-    }
+    notes = Notes(
+        fit_images_sha256=tuple(image.pixels_sha256 for image in fit_images),
+        left_out=tuple((path.name, reason) for path, reason in nominal.left_out),
+        losses=tuple(losses),
+    )
     return Bundle(
         path=path,
         product=product,

@@ -43,20 +43,20 @@ def write_report(
 def _page(bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]) -> Iterator[str]:
     """HTML, part by part."""
     summary, *cautions = (line[0].upper() + line[1:] + "." for line in explain(bundle.require_thresholds()))
-    calibration, thresholds = bundle.notes["calibration"], bundle.require_thresholds()
+    calibration, thresholds = bundle.notes.calibration, bundle.require_thresholds()
     yield paragraph(summary, "lead")
     yield from (paragraph(line) for line in cautions)
     yield heading("Nominal scores against the threshold", 2)
     yield paragraph(
         "Every held-out nominal image is one dot. The line is the threshold: what lies right of it is anomalous."
     )
-    yield _dots("image score", calibration["score"], thresholds.image)
-    yield _dots("largest map value", calibration["peak"], thresholds.pixel)
+    yield _dots("image score", calibration.score, thresholds.image)
+    yield _dots("largest map value", calibration.peak, thresholds.pixel)
     yield heading("The most unusual nominal images", 2)
     yield paragraph("If one of these shows a defect, take it out of the nominal folder and fit again.")
     yield from _examples(bundle, held_out, detectors)
     yield heading("Fit", 2)
-    yield _curve(bundle.notes["losses"])
+    yield _curve(bundle.notes.losses)
     yield heading("Engines", 2)
     yield paragraph(
         "Every engine is held to the float32 model on real tiles before it is accepted; differences are shares of the "
@@ -75,8 +75,8 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
     tile = bundle.tile
     yield "tiles", f"{tile.tile_px} px, patches of {tile.patch_px} px, overlap {tile.overlap_patches} patches"
     yield "scale", f"{tile.scale:.4g}"
-    yield "fitted on", f"{len(bundle.notes['fit_images_sha256'])} images"
-    yield "left out", "; ".join(f"{name}: {reason}" for name, reason in bundle.notes["left_out"]) or "none"
+    yield "fitted on", f"{len(bundle.notes.fit_images_sha256)} images"
+    yield "left out", "; ".join(f"{name}: {reason}" for name, reason in bundle.notes.left_out) or "none"
 
 
 def _dots(label: str, values: Sequence[float], threshold: float) -> str:
@@ -118,7 +118,7 @@ def _curve(losses: Sequence[tuple[int, float, float]]) -> str:
 def _examples(
     bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]
 ) -> Iterator[str]:
-    score = np.asarray(bundle.notes["calibration"]["score"])
+    score = np.asarray(bundle.notes.calibration.score)
     full_scale = bundle.require_thresholds().pixel
     for index in np.argsort(-score)[:_EXAMPLES]:
         image = held_out[index]

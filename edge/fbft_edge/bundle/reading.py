@@ -25,6 +25,7 @@ from fbft_edge.bundle.manifest import (
     thresholds_from_json,
     tile_from_json,
 )
+from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
@@ -55,7 +56,7 @@ class Bundle:
         tile: How frames are cut.
         frame_sizes: (height, width) of the nominal images, at most 8 different ones; empty when there were more.
         thresholds: Where `ok` ends; None before calibration.
-        notes: How it was fitted and checked, for people and reports.
+        notes: How it was fitted and calibrated.
         files: Relative POSIX path to SHA-256, for every file but `bundle.json`.
         sha256: SHA-256 of `bundle.json`: the bundle's name in every message. Empty before sealing.
     """
@@ -67,7 +68,7 @@ class Bundle:
     tile: TileGeometry
     frame_sizes: tuple[tuple[int, int], ...]
     thresholds: Thresholds | None
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
     files: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
 
@@ -238,7 +239,7 @@ def _from_contents(path: Path, contents: dict[str, Any], sha256: str) -> Bundle:
         tile=tile_from_json(contents["tile"]),
         frame_sizes=frame_sizes_from_json(contents["frame_sizes"]),
         thresholds=thresholds_from_json(contents["thresholds"]),
-        notes=members(contents["notes"]),
+        notes=notes_from_json(contents["notes"]),
         files=files_from_json(contents["files"]),
         sha256=sha256,
     )

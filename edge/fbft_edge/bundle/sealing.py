@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from fbft_edge.bundle.notes import notes_to_json
 from fbft_edge.bundle.reading import (
     MANIFEST,
     SCHEMA,
@@ -70,7 +71,7 @@ def seal_bundle(bundle: Bundle) -> Bundle:
         "tile": asdict(bundle.tile),
         "frame_sizes": bundle.frame_sizes,
         "thresholds": asdict(bundle.thresholds) if bundle.thresholds else None,
-        "notes": bundle.notes,
+        "notes": notes_to_json(bundle.notes),
         "files": {name: file_sha256(bundle.path / name) for name in names},
     }
     raw = (json.dumps(contents, indent=2, allow_nan=False) + "\n").encode()

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fbft_edge.bundle.nominal_statistics import references_of
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cameras import WatchedCamera, open_watched_camera
 from fbft_edge.cameras.video import without_password
@@ -154,7 +153,6 @@ class _Line:
         return publisher
 
     def _opened_model(self, bundle: Bundle) -> OpenModel:
-        references_of(bundle)  # a bundle that drift cannot be judged by is refused here, where that is still possible
         layouts = dict.fromkeys((*camera.size, camera.pixel_format) for camera in self._cameras.values())
         return open_model(bundle, layouts, self._config.engine, sharpen=self._config.sharpen)
 
@@ -183,7 +181,7 @@ class _Line:
             observers.append(self._recorder)
             advice.append(self._recorder.advice)
         if config.drift is not None:
-            self._drift = DriftMonitor(references_of(bundle), config.drift.window)
+            self._drift = DriftMonitor(bundle.notes.references, config.drift.window)
             self._stack.callback(self._drift.close)
             observers.append(self._drift)
             advice.append(self._drift.advice)
@@ -217,7 +215,7 @@ class _Line:
         if self._recorder is not None:
             self._recorder.engine = opened.reason
         if self._drift is not None:
-            self._drift.compare_with(references_of(bundle))
+            self._drift.compare_with(bundle.notes.references)
 
     def _open_commands(self) -> None:
         commands = self._config.commands

@@ -116,7 +116,7 @@ class DriftMonitor:
     time for.
 
     Args:
-        references: What calibration had, from `references_of`; nothing is compared when they are empty, which is
+        references: What calibration had, from a bundle's notes; nothing is compared when they are empty, which is
             logged once.
         window: Frames.
         false_alarm_rate: Of a camera, over so many frames as the window holds, as long as they are like calibration's

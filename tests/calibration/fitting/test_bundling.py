@@ -16,7 +16,7 @@ from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle, scale_
 from fbft_calibration.fitting.students import FitSettings
 from fbft_calibration.fitting.thresholds import measure_scores
 from fbft_edge.bundle.engines import sidecars, write_sidecar
-from fbft_edge.bundle.nominal_statistics import references_of
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision
@@ -46,7 +46,7 @@ def fresh_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fitted_images(bundle: Bundle, folder: Path) -> list[Path]:
-    known = set(bundle.notes["fit_images_sha256"])
+    known = set(bundle.notes.fit_images_sha256)
     return [image.path for image in scan_nominal(folder, QUIET) if image.pixels_sha256 in known]
 
 
@@ -54,18 +54,18 @@ def fitted_images(bundle: Bundle, folder: Path) -> list[Path]:
 
 
 def test_fit_and_held_out_images_are_together_all_images(small_bundle: Bundle, nominal_folder: Path) -> None:
-    counts = len(small_bundle.notes["fit_images_sha256"]), small_bundle.require_thresholds().num_images
+    counts = len(small_bundle.notes.fit_images_sha256), small_bundle.require_thresholds().num_images
     assert counts == (8, 4)
 
 
 def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, nominal_folder: Path) -> None:
-    known = set(small_bundle.notes["fit_images_sha256"])
+    known = set(small_bundle.notes.fit_images_sha256)
     held_out = [image for image in scan_nominal(nominal_folder, QUIET) if image.pixels_sha256 not in known]
     with DetectorPool(partial(OpenVinoDetector, small_bundle)) as detectors:
         scores = measure_scores(detectors, held_out, QUIET)
     assert (scores.score.tolist(), scores.peak.tolist()) == (
-        small_bundle.notes["calibration"]["score"],
-        small_bundle.notes["calibration"]["peak"],
+        list(small_bundle.notes.calibration.score),
+        list(small_bundle.notes.calibration.peak),
     )
     assert scores.ordinary is not None
     assert small_bundle.require_thresholds().outline == scores.ordinary.mean()
@@ -75,9 +75,9 @@ def test_the_bundle_knows_what_its_nominal_pictures_and_scores_are_like(
     small_bundle: Bundle, nominal_folder: Path
 ) -> None:
     levels = [picture_statistics(read_image(path))["level"] for path in image_paths(nominal_folder)]
-    found = references_of(small_bundle)
+    found = small_bundle.notes.references
     assert (found["level"].images, found["level"].low, found["level"].high) == (12, min(levels), max(levels))
-    assert (found["score"].images, found["score"].high) == (4, max(small_bundle.notes["calibration"]["score"]))
+    assert (found["score"].images, found["score"].high) == (4, max(small_bundle.notes.calibration.score))
 
 
 def test_the_bundle_knows_its_frames_and_tiles(small_bundle: Bundle) -> None:
@@ -141,7 +141,7 @@ def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: P
 
 
 def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
-    found = references_of(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET))
+    found = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET).notes.references
     assert {name: reference.images for name, reference in found.items()} == dict.fromkeys(found, 20)
 
 
@@ -221,7 +221,7 @@ def test_a_seal_that_fails_leaves_the_bundle_as_it_was(
 
 
 def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_folder: Path) -> None:
-    seal_bundle(dataclasses.replace(copied, notes={}))
+    seal_bundle(dataclasses.replace(copied, notes=Notes()))
     with pytest.raises(BundleError):
         threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
 

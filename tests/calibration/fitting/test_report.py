@@ -43,7 +43,7 @@ def hostile(read_page: ReadPage, small_bundle: Bundle, tmp_path_factory: pytest.
         product=HOSTILE,
         created=HOSTILE,
         teacher=dataclasses.replace(small_bundle.teacher, name=HOSTILE),
-        notes=dict(small_bundle.notes) | {"left_out": [[HOSTILE, HOSTILE]]},
+        notes=dataclasses.replace(small_bundle.notes, left_out=((HOSTILE, HOSTILE),)),
     )
     with DetectorPool(partial(OpenVinoDetector, small_bundle)) as detectors:
         write_report(bundle, images, detectors, folder / REPORT)

@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import NominalScores, Notes, Units, notes_to_json
 from fbft_edge.bundle.reading import (
     ENGINES,
     GRAPH,
@@ -55,7 +57,7 @@ def sealed(path: Path) -> Bundle:
             tile=TileGeometry(112, 14, 2, 0.5),
             frame_sizes=((140, 182), (64, 64)),
             thresholds=Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 49, outline=0.3),
-            notes={"units": {"score": 0.25}, "left_out": []},
+            notes=Notes(units=Units(0.25, 0.5), others={"of a newer version": [1, {"a": None}]}),
         )
     )
 
@@ -132,7 +134,7 @@ def test_every_file_stands_in_the_manifest(bundle: Bundle) -> None:
         {"thresholds": Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 50)},
         {"tile": TileGeometry(112, 14, 1, 0.5)},
         {"teacher": TeacherIdentity("dinov2-small-offline", "ac" * 32, 384, (5, 8))},
-        {"notes": {}},
+        {"notes": Notes()},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -145,6 +147,44 @@ def test_another_file_is_another_name(bundle: Bundle) -> None:
     assert seal_bundle(bundle).sha256 != bundle.sha256
 
 
+# Notes
+
+
+FITTED = Notes(
+    fit_images_sha256=("ab" * 32, "cd" * 32),
+    left_out=(("a.png", "too small"),),
+    losses=((0, 1.5, 1.25), (50, 0.5, 0.75)),
+    units=Units(0.25, 0.5),
+    calibration=NominalScores((0.2, 0.3), (0.4, 0.5)),
+    nominal_statistics={"level": Reference(9, 1, 20.0, 30.0, 40.0)},
+    others={"of a newer version": [1, {"a": None}]},
+)
+
+
+def test_notes_are_read_back_as_they_were_written(bundle: Bundle) -> None:
+    assert seal_bundle(dataclasses.replace(bundle, notes=FITTED)).notes == FITTED
+
+
+def test_notes_have_the_members_that_they_always_had(bundle: Bundle) -> None:
+    seal_bundle(dataclasses.replace(bundle, notes=dataclasses.replace(FITTED, left_out=(), others={})))
+    assert json.loads((bundle.path / MANIFEST).read_text())["notes"] == {
+        "fit_images_sha256": ["ab" * 32, "cd" * 32],
+        "left_out": [],
+        "losses": [[0, 1.5, 1.25], [50, 0.5, 0.75]],
+        "units": {"score": 0.25, "peak": 0.5},
+        "calibration": {"score": [0.2, 0.3], "peak": [0.4, 0.5]},
+        "nominal_statistics": {"level": {"images": 9, "rank": 1, "low": 20.0, "median": 30.0, "high": 40.0}},
+    }
+
+
+@pytest.mark.parametrize("missing", ["left_out", "losses", "units", "calibration", "nominal_statistics"])
+def test_notes_from_before_a_member_are_read(bundle: Bundle, manifest: dict[str, Any], missing: str) -> None:
+    notes = notes_to_json(FITTED)
+    del notes[missing]
+    rewrite(bundle, manifest | {"notes": notes})
+    assert getattr(open_bundle(bundle.path).notes, missing) == getattr(Notes(), missing)
+
+
 # Sealing is all or nothing
 
 
@@ -154,7 +194,7 @@ def test_sealing_leaves_no_partial_file(bundle: Bundle) -> None:
 
 def test_what_cannot_be_sealed_leaves_the_old_manifest(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        seal_bundle(dataclasses.replace(bundle, notes={"loss": float("nan")}))
+        seal_bundle(dataclasses.replace(bundle, notes=Notes(others={"loss": float("nan")})))
     assert open_bundle(bundle.path) == bundle
 
 
@@ -450,6 +490,14 @@ MALFORMED = [
     (("thresholds",), 5),
     (("notes",), "text"),
     (("notes",), None),
+    (("notes", "units"), {"score": 0.25}),
+    (("notes", "units"), {"score": 0.25, "peak": True}),
+    (("notes", "fit_images_sha256"), ["g" * 64]),
+    (("notes", "fit_images_sha256"), ["0" * 64 + "\n"]),
+    (("notes", "left_out"), [["a.png"]]),
+    (("notes", "losses"), [[0.5, 1, 1]]),
+    (("notes", "calibration"), {"score": [0.5], "peak": []}),
+    (("notes", "calibration"), {"score": ["0.5"], "peak": [1]}),
     (("files",), []),
     (("files",), None),
     (("files", GRAPH), None),

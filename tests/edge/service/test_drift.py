@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbft_edge.bundle.manifest import TileGeometry
-from fbft_edge.bundle.nominal_statistics import NOTE, SCORE, Reference, nominal_statistics, references_of
-from fbft_edge.bundle.reading import Bundle, TeacherIdentity
+from fbft_edge.bundle.nominal_statistics import SCORE, Reference, nominal_statistics
+from fbft_edge.bundle.notes import Notes, notes_from_json, notes_to_json
+from fbft_edge.bundle.reading import MANIFEST, Bundle, TeacherIdentity, open_bundle
+from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Detection, Frame, Uint8
@@ -37,9 +39,10 @@ LENGTH = 40
 PARTS = [render_part(seed, *SIZE).pixels for seed in range(2 * NUM_IMAGES)]
 
 
-def bundle_with(notes: Mapping[str, Any]) -> Bundle:
-    teacher, tile = TeacherIdentity("none", "0" * 64, 1, (0, 1)), TileGeometry(28, 14, 0)
-    return Bundle(Path("b.fbft"), "p", "2026-01-01T00:00:00Z", teacher, tile, (), None, notes)
+def read_back(statistics: Mapping[str, Reference]) -> Mapping[str, Reference]:
+    """Through JSON, as a bundle stores them."""
+    stored = json.dumps(notes_to_json(Notes(nominal_statistics=statistics)))
+    return notes_from_json(json.loads(stored)).references
 
 
 def scores(count: int, seed: int = 0) -> list[float]:
@@ -48,9 +51,8 @@ def scores(count: int, seed: int = 0) -> list[float]:
 
 @pytest.fixture(scope="module")
 def references() -> Mapping[str, Reference]:
-    """Of parts that are like those that follow; through JSON, as a bundle stores them."""
-    stored = nominal_statistics(scores(NUM_IMAGES), [picture_statistics(part) for part in PARTS[:NUM_IMAGES]])
-    return references_of(bundle_with(json.loads(json.dumps({NOTE: stored}))))
+    """Of parts that are like those that follow; as a bundle stores them."""
+    return read_back(nominal_statistics(scores(NUM_IMAGES), [picture_statistics(part) for part in PARTS[:NUM_IMAGES]]))
 
 
 class Line:
@@ -332,7 +334,7 @@ def test_an_even_picture_has_numbers_too(level: int) -> None:
 def test_a_bundle_without_statistics_says_so_once_and_never_raises_an_alarm(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with watching(references_of(bundle_with({}))) as monitor:
+    with watching(Notes().references) as monitor:
         line = Line(monitor, is_watched=False)
         for index in range(2 * LENGTH):
             line.show(darker(PARTS[index % NUM_IMAGES]))
@@ -352,15 +354,20 @@ def test_a_bundle_without_statistics_says_so_once_and_never_raises_an_alarm(
         {"level": {"images": 9, "rank": 1, "low": "0", "median": 1, "high": 2}},
     ],
 )
-def test_statistics_that_calibration_never_writes_are_refused(stored: Any) -> None:
-    with pytest.raises(BundleError, match=NOTE):
-        references_of(bundle_with({NOTE: stored}))
+def test_statistics_that_calibration_never_writes_are_refused(tmp_path: Path, stored: Any) -> None:
+    teacher, tile = TeacherIdentity("none", "0" * 64, 1, (0, 1)), TileGeometry(28, 14, 0)
+    seal_bundle(Bundle(tmp_path, "p", "2026-01-01T00:00:00Z", teacher, tile, (), None))
+    contents = json.loads((tmp_path / MANIFEST).read_text())
+    contents["notes"] = {"nominal_statistics": stored}
+    (tmp_path / MANIFEST).write_text(json.dumps(contents))
+    with pytest.raises(BundleError, match=r"nominal_statistics|NaN"):
+        open_bundle(tmp_path)
 
 
 @given(st.lists(st.floats(0, 4), min_size=1, max_size=60))
 def test_what_calibration_stores_is_read_back(values: list[float]) -> None:
     pictures = [{"level": value} for value in values]
-    found = references_of(bundle_with(json.loads(json.dumps({NOTE: nominal_statistics(values, pictures)}))))
+    found = read_back(nominal_statistics(values, pictures))
     assert (found["level"].low, found["level"].high) == (min(values), max(values))
     inside = [value for value in values if found[SCORE].low <= value <= found[SCORE].high]
     assert len(inside) >= len(values) / 2 - 1

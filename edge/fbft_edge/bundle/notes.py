@@ -1,0 +1,93 @@
+"""How a bundle was fitted and calibrated: the member `notes` of `bundle.json` in, a typed value out, and back.
+
+Knows nothing about files, models or lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from fbft_edge.bundle.nominal_statistics import STATISTICS, Reference
+from fbft_edge.strict_json import members, typed
+
+_Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_Step = Annotated[int, Meta(ge=0, le=1 << 40)]
+_Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What brings score and peak to one scale: their medians over images that were fitted on."""
+
+    score: _Finite
+    peak: _Finite
+
+
+@dataclass(frozen=True, slots=True)
+class NominalScores:
+    """Score and largest map value of every held-out nominal image behind the thresholds, in one order."""
+
+    score: tuple[_Finite, ...] = ()
+    peak: tuple[_Finite, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """How a bundle was fitted and calibrated; what is empty or None is not known.
+
+    Attributes:
+        fit_images_sha256: Of the pixels of every image that was fitted on, in hexadecimal.
+        left_out: Name of every file of the nominal folder that was not used, and why.
+        losses: (step, training loss, loss on held-out patches) at every check of the fit.
+        units: The scale of score and peak.
+        calibration: The scores behind the thresholds.
+        nominal_statistics: What nominal images are like, by statistic; see `references`.
+        others: Members that this version does not know, kept as they are.
+    """
+
+    fit_images_sha256: tuple[_Sha256, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    losses: tuple[tuple[_Step, _Finite, _Finite], ...] = ()
+    units: Units | None = None
+    calibration: NominalScores = NominalScores()
+    nominal_statistics: Mapping[str, Reference] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """The statistics that this version compares frames with; empty in bundles from before there were any."""
+        return {name: self.nominal_statistics[name] for name in STATISTICS if name in self.nominal_statistics}
+
+
+_KNOWN = {member.name for member in fields(Notes)} - {"others"}
+
+
+def notes_from_json(value: Any) -> Notes:
+    """The member `notes`.
+
+    Raises:
+        ValueError: It holds what calibration never writes.
+    """
+    contents = members(value)
+    notes = typed({name: member for name, member in contents.items() if name in _KNOWN}, Notes)
+    if len(notes.calibration.score) != len(notes.calibration.peak):
+        raise ValueError("calibration has not as many scores as peaks")
+    for name, reference in notes.nominal_statistics.items():
+        if not reference.is_consistent:
+            raise ValueError(f"nominal_statistics has {reference} for {name!r:.40}, whose numbers are not in order")
+    return replace(notes, others={name: member for name, member in contents.items() if name not in _KNOWN})
+
+
+def notes_to_json(notes: Notes) -> dict[str, Any]:
+    """The member `notes`; what is not known is left out."""
+    contents = asdict(notes)
+    others: dict[str, Any] = contents.pop("others")
+    # A fit writes its three members together, though none of its images may have been left out.
+    missing = [] if notes.fit_images_sha256 else ["fit_images_sha256", "left_out", "losses"]
+    missing += [name for name in ("units", "nominal_statistics") if not contents[name]]
+    missing += [] if notes.calibration.score else ["calibration"]
+    return {name: member for name, member in contents.items() if name not in missing} | others
