@@ -25,7 +25,7 @@ from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.bundle.reading import GRAPH, Bundle, open_bundle
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import OpenVinoEngine
-from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.scoring import image_score, is_anomalous
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
@@ -57,7 +57,7 @@ class Tally:
         self.map_max.append(float(difference.max()) / thresholds.image)
         self.map_mean.append(float(difference.mean()) / thresholds.image)
         self.score.append(abs(image_score(expected) - image_score(found)) / thresholds.image)
-        self.flips += is_anomalous(expected, thresholds) != is_anomalous(found, thresholds)
+        self.flips += verdict(expected, thresholds) != verdict(found, thresholds)
 
     def figures(self) -> dict[str, float]:
         """Over all images."""
@@ -136,9 +136,9 @@ def image_of(bundle: Bundle, path: Path) -> Callable[[Callable[[Uint8, Float32],
     return map_of
 
 
-def is_anomalous(anomaly_map: Float32, thresholds: Thresholds) -> bool:
-    """The verdict, as a detector gives it."""
-    return image_score(anomaly_map) > thresholds.image or bool((anomaly_map > thresholds.pixel).any())
+def verdict(anomaly_map: Float32, thresholds: Thresholds) -> bool:
+    """True where a detector calls the map anomalous."""
+    return is_anomalous(image_score(anomaly_map), float(anomaly_map.max()), thresholds)
 
 
 def table(figures: dict[str, dict[str, float]]) -> str:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from fbft_edge.bundle.manifest import Thresholds, TileGeometry
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.anomaly_map import MapOperator
-from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.scoring import image_score, is_anomalous
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 
@@ -148,16 +148,22 @@ def compare_distances(
 
 def _flips(expected_maps: Float32, found_maps: Float32, thresholds: Thresholds) -> int:
     """Tiles whose verdict is another one, those that stand on a threshold left out."""
-    expected, found = _excess(expected_maps, thresholds), _excess(found_maps, thresholds)
-    return int(((expected > 1) != (found > 1))[abs(expected - 1) > _UNDECIDED].sum())
+    return sum(
+        _is_anomalous(expected, thresholds) != _is_anomalous(found, thresholds)
+        for expected, found in zip(expected_maps, found_maps, strict=True)
+        if abs(_excess(expected, thresholds) - 1) > _UNDECIDED
+    )
 
 
-def _excess(maps: Float32, thresholds: Thresholds) -> Float32:
-    """(tiles,) of score and peak in units of their thresholds the larger one; anomalous above 1."""
+def _is_anomalous(anomaly_map: Float32, thresholds: Thresholds) -> bool:
+    return is_anomalous(image_score(anomaly_map), float(anomaly_map.max()), thresholds)
+
+
+def _excess(anomaly_map: Float32, thresholds: Thresholds) -> float:
+    """Of score and peak, in units of their thresholds, the larger one: near 1 the map stands on a threshold."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a threshold may be 0
-        scores = np.array([image_score(anomaly_map) for anomaly_map in maps], np.float32) / thresholds.image
-        peaks = maps.max(axis=(1, 2)) / np.float32(thresholds.pixel)
-    return np.asarray(np.fmax(scores, peaks), np.float32)
+        score = np.float32(image_score(anomaly_map)) / np.float32(thresholds.image)
+        return float(np.fmax(score, anomaly_map.max() / np.float32(thresholds.pixel)))
 
 
 def _maps(operator: MapOperator, distances: Float32) -> Float32:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,11 +20,11 @@ from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.kernels import read_cubins
 from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
-from fbft_edge.detectors.scoring import bounding_window, find_regions, outlined, require_numbers
+from fbft_edge.detectors.scoring import judge
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
-from fbft_edge.frames.frame import Bool, Detection, Float32, Region
+from fbft_edge.frames.frame import Bool, Detection, Float32
 from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, require_pixels
 
 if TYPE_CHECKING:
@@ -90,12 +89,11 @@ class CudaDetector:
         sharpen: bool = False,
         driver: CudaDriver | None = None,
     ) -> None:
-        thresholds = bundle.thresholds or NOTHING_FLAGGED
+        self._thresholds = bundle.thresholds or NOTHING_FLAGGED
         self._pixel_format = pixel_format
         self.plan = TilePlan(bundle.tile, height, width)
         self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, (height, width))
-        kernels = FrameKernels(self.plan, pixel_format, thresholds.pixel, with_map=with_map)
-        self._thresholds = replace(thresholds, pixel=float(kernels.pixel_threshold))  # as the kernel compares with it
+        kernels = FrameKernels(self.plan, pixel_format, self._thresholds.pixel, with_map=with_map)
         self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
@@ -189,23 +187,14 @@ class CudaDetector:
 
     def _detection(self, frame: DeviceFrame) -> Detection:
         score, peak = (float(value) for value in self._finished(frame).host["result"])
-        require_numbers(score, peak)
-        mask, regions = self._mask_and_regions(frame, peak)
-        return Detection(score, peak, mask, regions, score > self._thresholds.image or bool(regions))
+        sharpen = None if self._sharpener is None else self._sharpener.of(frame.host["frame"])
+        flagged, map_of = partial(self._flagged, frame), partial(self._map_of_window, frame)
+        return judge(score, peak, self.plan.frame_size, flagged, map_of, self._thresholds, sharpen)
 
-    def _mask_and_regions(self, frame: DeviceFrame, peak: float) -> tuple[Bool, tuple[Region, ...]]:
-        """The mask around what the device flagged, and its regions; their map is made from the stitched grid."""
-        height, width = self.plan.frame_size
-        if not peak > self._thresholds.pixel:
-            return np.zeros((height, width), np.bool_), ()
-        flagged = np.unpackbits(frame.host["mask"].view(np.uint8), axis=1, count=width).view(np.bool_)
-        map_of = partial(self._map_of_window, frame)
-        mask = outlined(flagged, peak, self._thresholds, map_of)
-        if self._sharpener is not None:
-            mask = self._sharpener.sharpened(mask, frame.host["frame"], map_of)
-        window = bounding_window(mask)
-        part = np.ascontiguousarray(mask[window.part])
-        return mask, find_regions(part, map_of(window), (window.left, window.top))
+    def _flagged(self, frame: DeviceFrame) -> Bool:
+        """Where the device found the map above the pixel threshold, (height, width) bool."""
+        packed = frame.host["mask"].view(np.uint8)
+        return np.unpackbits(packed, axis=1, count=self.plan.frame_size[1]).view(np.bool_)
 
     def _map_of_window(self, frame: DeviceFrame, window: Window) -> Float32:
         """The anomaly map of a window from the stitched grid, (rows, columns) float32."""

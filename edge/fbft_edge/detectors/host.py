@@ -18,12 +18,12 @@ from fbft_edge.bundle.manifest import NOTHING_FLAGGED
 from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.anomaly_map import MapOperator
-from fbft_edge.detectors.scoring import find_regions, image_score, outlined, require_numbers
+from fbft_edge.detectors.scoring import judge_map
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Detection, Float32, Pixels, Uint8
-from fbft_edge.frames.pixel_format import PixelFormat, Window, require_pixels, rgb_from_pixels
+from fbft_edge.frames.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
 
 
 @cache
@@ -191,22 +191,8 @@ class OpenVinoDetector:
         Raises:
             MapError: The map holds values that are not numbers, on which no verdict can stand.
         """
-        peak = float(anomaly_map.max())
-        require_numbers(peak, float(anomaly_map.min()))
-        score = image_score(anomaly_map)
-
-        def map_of(window: Window) -> Float32:
-            found: Float32 = anomaly_map[window.part]
-            return found
-
-        mask = anomaly_map > self._thresholds.pixel
-        if peak > self._thresholds.pixel:
-            mask = outlined(mask, peak, self._thresholds, map_of)
-            if self._sharpener is not None and pixels is not None:
-                mask = self._sharpener.sharpened(mask, pixels, map_of)
-        regions = find_regions(mask, anomaly_map)
-        is_anomalous = score > self._thresholds.image or bool(regions)
-        return Detection(score, peak, mask, regions, is_anomalous)
+        sharpen = None if self._sharpener is None or pixels is None else self._sharpener.of(pixels)
+        return judge_map(anomaly_map, self._thresholds, sharpen)
 
     def close(self) -> None:
         """Give the engine's memory back."""

@@ -1,4 +1,4 @@
-"""From an anomaly map to score, mask and regions.
+"""From an anomaly map to score, mask, regions and whether they are anomalous: `judge`, one for every detector.
 
 A pixel threshold that no nominal image passes lies near the peak of most defects: what exceeds it says where they are,
 but hardly how large. Regions are therefore drawn out to half of the frame's peak, the width at which a blurred spot is
@@ -17,15 +17,91 @@ import numpy as np
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.errors import MapError
-from fbft_edge.frames.frame import Bool, Float32, Region
+from fbft_edge.frames.frame import Bool, Detection, Float32, Region
 from fbft_edge.frames.pixel_format import Window
 
 TOP_FRACTION = 0.001
 MAX_REGIONS = 256
 OUTLINE_OF_PEAK = 0.5
 MapOfWindow = Callable[[Window], Float32]
+Sharpen = Callable[[Bool, MapOfWindow], Bool]
 _SAMPLE_STRIDE = 16
 _FIRST_REACH_PX = 32
+
+
+def judge(
+    score: float,
+    peak: float,
+    size: tuple[int, int],
+    flagged: Callable[[], Bool],
+    map_of: MapOfWindow,
+    thresholds: Thresholds,
+    sharpen: Sharpen | None = None,
+) -> Detection:
+    """What a map says about its frame: flagged where it exceeds the pixel threshold, outlined, sharpened, in regions.
+
+    Wherever the map lies, only what is needed of it is asked for: nothing while nothing is flagged.
+
+    Args:
+        score: `image_score` of the map.
+        peak: Its largest value.
+        size: (height, width) of the map.
+        flagged: Makes the mask of `is_flagged`, (height, width) bool; not called where the peak is not flagged.
+        map_of: The map of a window, (rows, columns) float32; asked for around what is flagged.
+        thresholds: Where `ok` ends.
+        sharpen: Redraws a mask that is not empty, given the map of windows; the verdict stays as it is.
+
+    Returns:
+        Its arrays are its own, unless `flagged` or `sharpen` keeps them.
+
+    Raises:
+        MapError: Score or peak is not a number, so that no verdict can stand on the map.
+    """
+    require_numbers(score, peak)
+    if not is_flagged(peak, thresholds):
+        return Detection(score, peak, np.zeros(size, np.bool_), (), is_anomalous(score, peak, thresholds))
+    mask = outlined(flagged(), peak, thresholds, map_of)
+    if sharpen is not None:
+        mask = sharpen(mask, map_of)
+    window = bounding_window(mask)
+    regions = find_regions(np.ascontiguousarray(mask[window.part]), map_of(window), (window.left, window.top))
+    return Detection(score, peak, mask, regions, is_anomalous(score, peak, thresholds))
+
+
+def judge_map(anomaly_map: Float32, thresholds: Thresholds, sharpen: Sharpen | None = None) -> Detection:
+    """`judge` of a map that is at hand as a whole.
+
+    Args:
+        anomaly_map: (height, width) float32.
+        thresholds: See `judge`.
+        sharpen: See `judge`.
+
+    Raises:
+        MapError: The map holds values that are not numbers, on which no verdict can stand.
+    """
+    peak = float(anomaly_map.max())
+    require_numbers(peak, float(anomaly_map.min()))
+
+    def flagged() -> Bool:
+        return np.asarray(is_flagged(anomaly_map, thresholds))
+
+    def map_of(window: Window) -> Float32:
+        found: Float32 = anomaly_map[window.part]
+        return found
+
+    height, width = anomaly_map.shape
+    return judge(image_score(anomaly_map), peak, (height, width), flagged, map_of, thresholds, sharpen)
+
+
+def is_anomalous(score: float, peak: float, thresholds: Thresholds) -> bool:
+    """The verdict of a map with this score and this largest value."""
+    return score > thresholds.image or bool(is_flagged(peak, thresholds))
+
+
+def is_flagged(value: float | Float32, thresholds: Thresholds) -> Bool | np.bool_:
+    """Whether map values exceed the pixel threshold; compared as float32, for maps and their peaks are."""
+    found: Bool | np.bool_ = np.asarray(value, np.float32) > np.float32(thresholds.pixel)
+    return found
 
 
 def require_numbers(*values: float) -> None:
@@ -102,7 +178,7 @@ def outlined(flagged: Bool, peak: float, thresholds: Thresholds, map_of: MapOfWi
 def bounding_window(mask: Bool) -> Window:
     """The smallest window around what a mask holds, at least one pixel."""
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return Window(top, left, top + height, left + width)
+    return Window(top, left, top + max(height, 1), left + max(width, 1))
 
 
 def parts_that_touch(parts: Bool, others: Bool) -> Bool:
@@ -134,12 +210,9 @@ def find_regions(mask: Bool, anomaly_map: Float32, origin_xy: tuple[int, int] = 
 def _region(stat: np.ndarray, centroid: np.ndarray, peak: float, origin_xy: tuple[int, int]) -> Region:
     left, top, width, height, area = (int(value) for value in stat)
     left, top = left + origin_xy[0], top + origin_xy[1]
-    return Region(
-        box_xyxy=(left, top, left + width, top + height),
-        area_px=area,
-        peak=peak,
-        centroid_xy=(float(centroid[0]) + origin_xy[0], float(centroid[1]) + origin_xy[1]),
-    )
+    # Through the sum of positions, a whole number, so that a part of a frame gives the frame's centroid bit for bit.
+    x, y = ((round(mean * area) + area * start) / area for mean, start in zip(centroid, origin_xy, strict=True))
+    return Region(box_xyxy=(left, top, left + width, top + height), area_px=area, peak=peak, centroid_xy=(x, y))
 
 
 def _widened(box: Window, reach_px: int, shape: tuple[int, int]) -> Window:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.detectors.scoring import MapOfWindow
+from fbft_edge.detectors.scoring import MapOfWindow, Sharpen
 from fbft_edge.detectors.sharpening import LATTICE_PX, REACH_PATCHES, sharpened_picture
 from fbft_edge.frames.frame import Bool, Float32, Uint8
 from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, rgb_lattice, rgb_of_window
@@ -28,6 +28,10 @@ class Sharpener:
     def __init__(self, bundle: Bundle, pixel_format: PixelFormat, pixel_threshold: float) -> None:
         self._reach_px = REACH_PATCHES * bundle.tile.patch_px / bundle.tile.scale
         self._pixel_format, self._unit = pixel_format, max(pixel_threshold, LEAST_THRESHOLD)
+
+    def of(self, pixels: Pixels) -> Sharpen:
+        """What `judge` calls for one frame."""
+        return lambda mask, map_of: self.sharpened(mask, pixels, map_of)
 
     def sharpened(self, mask: Bool, pixels: Pixels, map_of: MapOfWindow) -> Bool:
         """Redraw a mask's regions.

@@ -252,7 +252,7 @@ def test_tile_borders_leave_no_step_on_real_parts(shared_data: Path, tmp_path: P
 _CTRL_C_AFTER_AN_ENGINE = """
 import signal, sys, threading
 from pathlib import Path
-from fbft_edge.detectors.openvino import OpenVinoEngine
+from fbft_edge.detectors.host import OpenVinoEngine
 engines = [OpenVinoEngine(Path(sys.argv[1]).read_bytes(), 112)]
 thread = threading.Thread(target=engines.clear)
 thread.start()

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fbft_edge.bundle.manifest import Thresholds
-from fbft_edge.detectors.scoring import MAX_REGIONS, find_regions, image_score, outline_level, outlined
+from fbft_edge.detectors.scoring import (
+    MAX_REGIONS,
+    find_regions,
+    image_score,
+    is_anomalous,
+    judge,
+    judge_map,
+    outline_level,
+    outlined,
+)
 from fbft_edge.frames.frame import Bool, Float32, Region
 from fbft_edge.frames.pixel_format import Window
 
@@ -198,3 +207,64 @@ def test_where_nothing_is_to_be_added_the_map_is_not_asked_for(peak: float) -> N
     flagged = np.zeros((30, 40), np.bool_)
     flagged[10:12, 20:23] = peak > THRESHOLDS.pixel
     np.testing.assert_array_equal(outlined(flagged, peak, THRESHOLDS, map_of), flagged)
+
+
+# The verdict
+
+
+@settings(max_examples=150, deadline=None)
+@given(SHAPES, st.integers(0, 2**32 - 1), st.floats(0, 40), st.floats(0, 1.1), st.floats(0, 1.1), st.floats(0, 1))
+def test_a_map_is_judged_by_the_plain_definitions_whole_or_in_windows(
+    shape: tuple[int, int], seed: int, sigma: float, image: float, pixel: float, share: float
+) -> None:
+    """Whole, as the host has it; packed bits and windows, as the device sends them."""
+    anomaly_map = smooth_map(shape, seed, sigma)
+    thresholds = dataclasses.replace(THRESHOLDS, image=image, pixel=pixel, outline=share * pixel)
+    score, peak, flagged = image_score(anomaly_map), float(anomaly_map.max()), anomaly_map > np.float32(pixel)
+    packed = np.packbits(flagged, axis=1)
+
+    found = judge_map(anomaly_map, thresholds)
+    from_windows = judge(
+        score,
+        peak,
+        shape,
+        lambda: np.unpackbits(packed, axis=1, count=shape[1]).view(np.bool_),
+        lambda window: anomaly_map[window.part].copy(),
+        thresholds,
+    )
+
+    mask = reaching_out(flagged, anomaly_map, outline_level(peak, thresholds))
+    np.testing.assert_array_equal(found.mask, mask)
+    np.testing.assert_array_equal(from_windows.mask, mask)
+    assert found.regions == from_windows.regions
+    assert set(found.regions) == set(find_regions(mask, anomaly_map))
+    assert found.is_anomalous == from_windows.is_anomalous == (score > image or flagged.any())
+    assert (found.score, found.peak) == (from_windows.score, from_windows.peak) == (score, peak)
+
+
+def test_nothing_of_a_map_is_asked_for_while_nothing_is_flagged() -> None:
+    def nothing(*_: object) -> Bool:
+        raise AssertionError
+
+    found = judge(0.5, THRESHOLDS.pixel, (30, 40), nothing, nothing, THRESHOLDS, nothing)  # type: ignore[arg-type]
+    assert (found.is_anomalous, found.mask.shape, bool(found.mask.any()), found.regions) == (True, (30, 40), False, ())
+
+
+@pytest.mark.parametrize("pixel", [0.1, 0.3, 0.7, 1 / 3])
+def test_a_peak_at_the_pixel_threshold_is_nominal_however_that_rounds(pixel: float) -> None:
+    thresholds = dataclasses.replace(THRESHOLDS, image=4.0, pixel=pixel)
+    at, above = np.float32(pixel), np.nextafter(np.float32(pixel), np.float32(4))
+    assert [is_anomalous(0.0, float(peak), thresholds) for peak in (at, above)] == [False, True]
+    assert [bool(judge_map(np.full((9, 9), peak, np.float32), thresholds).regions) for peak in (at, above)] == [
+        False,
+        True,
+    ]
+
+
+def test_sharpening_redraws_what_is_flagged_and_leaves_the_verdict() -> None:
+    anomaly_map = np.zeros((30, 40), np.float32)
+    anomaly_map[10:14, 20:24] = 1
+    drawn = np.zeros((30, 40), np.bool_)
+    drawn[11:13, 21:22] = True
+    found = judge_map(anomaly_map, THRESHOLDS, lambda mask, map_of: drawn & mask)
+    assert ([region.box_xyxy for region in found.regions], found.is_anomalous) == ([(21, 11, 22, 13)], True)

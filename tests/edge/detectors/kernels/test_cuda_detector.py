@@ -23,6 +23,7 @@ from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.detectors.device import CudaDetector
 from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine
 from fbft_edge.detectors.kernels.frame_kernels import Launch
+from fbft_edge.detectors.scoring import judge_map
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.synthetic import render_part
@@ -245,6 +246,28 @@ def test_both_detectors_find_the_same(bundle: Bundle, run_on_host: Run, shares_m
     assert found.is_anomalous == expected.is_anomalous
     assert (found.score, found.peak) == pytest.approx((expected.score, expected.peak), rel=1e-3)
     assert [each.peak for each in found.regions] == pytest.approx([each.peak for each in expected.regions], rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0, 1.5], ids="of the threshold: {}".format)
+@pytest.mark.parametrize("seed", [7, 99])
+def test_both_detectors_say_what_is_judged_of_their_maps(
+    bundle: Bundle, run_on_host: Run, seed: int, share: float
+) -> None:
+    thresholds = bundle.require_thresholds()
+    thresholds = dataclasses.replace(thresholds, pixel=share * thresholds.pixel)
+    changed, pixels = dataclasses.replace(bundle, thresholds=thresholds), part(seed, 12)
+    host, device = (
+        OpenVinoDetector(changed, *SIZE, "f32"),
+        cuda_detector(changed, Driver(run_on_host), with_map=True),
+    )
+    for detector in (host, device):
+        found, expected = detector.detect(pixels), judge_map(detector.map_of(pixels).copy(), thresholds)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+        assert [(each.box_xyxy, each.area_px) for each in found.regions] == [
+            (each.box_xyxy, each.area_px) for each in expected.regions
+        ]
+        assert (found.is_anomalous, found.peak) == (expected.is_anomalous, expected.peak)
+        assert found.score == pytest.approx(expected.score, rel=1e-3)
 
 
 @pytest.mark.parametrize("pixel_format", [PixelFormat.RGB8, PixelFormat.MONO8, PixelFormat.NV12, PixelFormat.BAYER_RG8])
