@@ -10,7 +10,7 @@ BURN = ("-c", "while True: pass")
 STOP_BETWEEN_BEGIN_AND_INFER = """
 import os, signal, sys, time
 from fbft_edge import cli
-from fbft_edge.detectors.openvino import OpenVinoDetector
+from fbft_edge.detectors.host import OpenVinoDetector
 begin, count = OpenVinoDetector.begin, 0
 
 def stopping(detector, pixels):
