@@ -92,6 +92,7 @@ def test_no_file_stands_at_the_top_that_a_stranger_would_not_look_for() -> None:
         "SECURITY.md",
         "pyproject.toml",
         ".gitignore",
+        ".pre-commit-config.yaml",
         ".ci",
     }
     assert top <= expected | {"edge", "export", "calibration", "tests", "tools", "docs"}
