@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle.reading import Bundle
+from fbft_edge.bundle.reading import MANIFEST, Bundle
 from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
@@ -18,6 +20,29 @@ if TYPE_CHECKING:
 
 SMALL_SIZE = (140, 182)
 NUM_PARTS = 12
+
+
+_SEALED: list[Path] = []
+
+
+def _note_seal(event: str, arguments: tuple[object, ...]) -> None:
+    """Python tells of every rename; a seal ends with that of a manifest."""
+    if event == "os.rename" and str(arguments[1]).endswith(f"/{MANIFEST}"):
+        _SEALED.append(Path(str(arguments[1])))
+
+
+sys.addaudithook(_note_seal)
+
+
+@pytest.fixture(scope="session")
+def seals_of() -> Callable[[Path], int]:
+    """How often a bundle was sealed since the tests began, where it lies or as the draft that took its place."""
+
+    def count(bundle: Path) -> int:
+        folders = [path.parent for path in _SEALED if path.parent.parent == bundle.parent]
+        return sum(folder == bundle or folder.name.startswith(f".{bundle.name}.") for folder in folders)
+
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
-from fbft_edge.bundle.reading import ENGINES, Bundle, open_bundle
-from fbft_edge.bundle.sealing import revising
+from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
@@ -75,9 +74,7 @@ def _export(args: argparse.Namespace) -> int:
     _require_options_that_fit(args)
     bundle = open_bundle(args.bundle)
     if not args.list:
-        with revising(bundle) as draft:
-            _build(draft, args)
-        bundle = open_bundle(args.bundle)
+        bundle = _built(bundle, args)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(_engine_table(bundle))
     for sidecar in sidecars(bundle):
@@ -112,13 +109,12 @@ def _require_options_that_fit(args: argparse.Namespace) -> None:
         raise ArgumentError(f"{args.timing_cache.absolute().parent} of --timing-cache is no folder; make it first")
 
 
-def _build(draft: Bundle, args: argparse.Namespace) -> None:
+def _built(bundle: Bundle, args: argparse.Namespace) -> Bundle:
     if args.runtime == "openvino":
         require_extra("export", "fbft-export")
         from fbft_export.engines import export_openvino
 
-        export_openvino(draft, args.precision)
-        return
+        return export_openvino(bundle, args.precision)[0]
     require_extra(args.runtime, f"fbft-export --runtime {args.runtime}")
     from fbft_export.engines import TensorRtSettings, export_tensorrt
 
@@ -128,7 +124,7 @@ def _build(draft: Bundle, args: argparse.Namespace) -> None:
         workspace_bytes=None if args.workspace_mib is None else args.workspace_mib << 20,
         timing_cache=args.timing_cache,
     )
-    export_tensorrt(draft, args.runtime, settings, Console(stderr=True))
+    return export_tensorrt(bundle, args.runtime, settings, Console(stderr=True))[0]
 
 
 def _engine_table(bundle: Bundle) -> Table:
@@ -144,7 +140,7 @@ def _engine_table(bundle: Bundle) -> Table:
 
 def _size(bundle: Bundle, sidecar: Sidecar) -> str:
     """Size of the plan; nothing where the runtime compiles the graph itself."""
-    return f"{bundle.file(f'{ENGINES}/{sidecar.plan}').stat().st_size / 1e6:.0f} MB" if sidecar.plan else ""
+    return f"{bundle.file(sidecar.plan_file).stat().st_size / 1e6:.0f} MB" if sidecar.plan_file else ""
 
 
 def _parity(place: str, figures: Mapping[str, float]) -> str:

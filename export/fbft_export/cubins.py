@@ -8,12 +8,12 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fbft_edge.bundle.reading import Bundle
+from fbft_edge.bundle.sealing import removed, written
 from fbft_edge.detectors.kernels import (
     KERNELS,
     KERNELS_MANIFEST,
@@ -82,30 +82,34 @@ def compile_kernel(name: str, target: str) -> CompiledKernel:
     return CompiledKernel(bytes(code), max(registers), sum(spills))
 
 
-def write_cubins(bundle: Bundle, targets: Sequence[str] = TARGETS) -> None:
-    """Compile every kernel for every target into the bundle's `kernels/`; the caller seals it.
+def write_cubins(draft: Bundle, targets: Sequence[str] = TARGETS) -> Bundle:
+    """Compile every kernel for every target into the bundle's `kernels/`.
 
     Kernels for other targets stay if they come from the same sources.
+
+    Returns:
+        The draft that vouches for them, to be sealed by the caller.
 
     Raises:
         EngineError: NVRTC is not installed, or does not know a target.
     """
     for target in targets:
         _require_target(target)
-    kept = kernel_targets(bundle)
+    kept = kernel_targets(draft)
     if not kept:
-        shutil.rmtree(bundle.path / KERNELS, ignore_errors=True)
-    for target in targets:
-        for name in SOURCES:
-            path = bundle.path / cubin_name(name, target)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(compile_kernel(name, target).cubin)
+        draft = removed(draft, *(name for name in draft.files if name.startswith(f"{KERNELS}/")))
+    names = {cubin_name(source, target): (source, target) for target in targets for source in SOURCES}
+    for name, (source, target) in names.items():
+        path = draft.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(compile_kernel(source, target).cubin)
     contents = {
         "sources_sha256": sources_sha256(),
         "nvrtc": nvrtc_version(),
         "targets": sorted({*kept, *targets}, key=lambda target: int(target[3:])),
     }
-    (bundle.path / KERNELS_MANIFEST).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    (draft.path / KERNELS_MANIFEST).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    return written(draft, *names, KERNELS_MANIFEST)
 
 
 def _require_target(target: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import REPORT, Bundle
+from fbft_edge.bundle.sealing import written
 
 _HEADINGS = ("engine", "targets", "version", "compared with float32", "tiles", "map", "mean", "score", "verdict flips")
 _TABLE = re.compile("<!-- engines -->.*<!-- end of engines -->", re.DOTALL)
@@ -27,12 +28,18 @@ def engine_table(bundle: Bundle) -> str:
     return f"<!-- engines --><table><tr>{headings}{rows}</table><!-- end of engines -->"
 
 
-def update_report(bundle: Bundle) -> None:
-    """Write the table anew into a bundle's report, if it has one; the bundle is sealed by the caller."""
-    path = bundle.path / REPORT
-    if path.is_file():
-        page = path.read_text(encoding="utf-8")
-        path.write_text(_TABLE.sub(lambda _: engine_table(bundle), page), encoding="utf-8")
+def update_report(draft: Bundle) -> Bundle:
+    """Write the table anew into a bundle's report, if it has one.
+
+    Returns:
+        The draft that vouches for the report, to be sealed by the caller.
+    """
+    path = draft.path / REPORT
+    if not path.is_file():
+        return draft
+    page = path.read_text(encoding="utf-8")
+    path.write_text(_TABLE.sub(lambda _: engine_table(draft), page), encoding="utf-8")
+    return written(draft, REPORT)
 
 
 def _cells(bundle: Bundle, sidecar: Sidecar) -> Iterator[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fbft_edge.bundle.engines import Sidecar, sidecars, write_sidecar
 from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
-from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.bundle.sealing import removed, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoEngine, accepted_precision
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.detectors.tensorrt_library import NAMES
@@ -61,10 +61,20 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
         The bundle, sealed again with the sidecar, and the differences found.
 
     Raises:
-        EngineError: The engine cannot run here, or strays from the reference beyond tolerance.
+        EngineError: The engine cannot run here, or strays from the reference beyond tolerance; the bundle stays as it
+            was.
+        BundleError: See `revising`.
     """
-    engine = OpenVinoEngine(bundle.read(GRAPH), bundle.tile.tile_px, precision)
-    parity = measure_parity(bundle, engine.infer)
+    with revising(bundle) as draft:
+        draft, parity = add_openvino(draft, precision)
+        sealed = seal_bundle(update_report(draft))
+    return dataclasses.replace(sealed, path=bundle.path), parity
+
+
+def add_openvino(draft: Bundle, precision: str | None = None) -> tuple[Bundle, Parity]:
+    """`export_openvino` for a bundle that is being made: nothing is sealed, and the report stays as it is."""
+    engine = OpenVinoEngine(draft.read(GRAPH), draft.tile.tile_px, precision)
+    parity = measure_parity(draft, engine.infer)
     engine.close()
     parity.require_accepted(f"OpenVINO at {engine.precision}", engine.precision)
     sidecar = Sidecar(
@@ -73,29 +83,27 @@ def export_openvino(bundle: Bundle, precision: str | None = None) -> tuple[Bundl
         version=openvino.__version__,
         targets=(platform.machine(),),
         precision=engine.precision,
-        graph_sha256=bundle.files[GRAPH],
+        graph_sha256=draft.files[GRAPH],
         parity={"device": parity.as_dict()},
     )
-    write_sidecar(bundle, sidecar)
-    update_report(seal_bundle(bundle))  # the report has the engines that the manifest lists
-    return seal_bundle(bundle), parity
+    return write_sidecar(draft, sidecar), parity
 
 
-def hold_to_thresholds(bundle: Bundle) -> Bundle:
+def hold_to_thresholds(draft: Bundle) -> Bundle:
     """Hold OpenVINO, at the precision that it runs here, to thresholds that were found anew.
 
     What sidecars say of verdicts at the former thresholds is taken out.
 
     Returns:
-        The bundle, sealed again.
+        The draft with its sidecars and its report brought up to date, to be sealed by the caller.
 
     Raises:
         EngineError: The engine strays from the reference beyond tolerance, or a verdict flips.
     """
-    for sidecar in sidecars(bundle):
+    for sidecar in sidecars(draft):
         places = {place: _without_verdicts(figures) for place, figures in sidecar.parity.items()}
-        write_sidecar(bundle, dataclasses.replace(sidecar, parity=places))
-    return export_openvino(seal_bundle(bundle), accepted_precision(bundle))[0]
+        draft = write_sidecar(draft, dataclasses.replace(sidecar, parity=places))
+    return update_report(add_openvino(draft, accepted_precision(draft))[0])
 
 
 def _without_verdicts(figures: Mapping[str, float]) -> dict[str, float]:
@@ -121,40 +129,55 @@ def export_tensorrt(
 
     Raises:
         EngineError: The library, the GPU or NVRTC is missing, a target is not offered, the library refuses the
-            graph, or the arithmetic strays from the reference beyond tolerance.
+            graph, or the arithmetic strays from the reference beyond tolerance; the bundle stays as it was.
+        BundleError: See `revising`.
     """
     if settings.targets:
         require_targets(runtime, settings.precision, settings.targets)
+    with revising(bundle) as draft:
+        draft, parity = _with_tensorrt(draft, runtime, settings, console)
+        sealed = seal_bundle(update_report(draft))
+    return dataclasses.replace(sealed, path=bundle.path), parity
+
+
+def _with_tensorrt(draft: Bundle, runtime: str, settings: TensorRtSettings, console: Console) -> tuple[Bundle, Parity]:
+    """See `export_tensorrt`; nothing is sealed, and the report stays as it is."""
     targets = settings.targets or offered_targets(runtime, settings.precision)
     label = f"{NAMES[runtime]} at {settings.precision}"
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{label}: compiling the CUDA kernels for {', '.join(targets)}")
-    write_cubins(bundle, targets)
+    draft = write_cubins(draft, targets)
     say(f"{label}: trying the engine's arithmetic on the CPU beside float32")
-    parity = _emulated_parity(bundle, settings.precision)
+    parity = _emulated_parity(draft, settings.precision)
     parity.require_accepted(label, settings.precision)
     engines = []
     for group in targets_by_plan(runtime, targets):
         say(f"{label}: building the engine for {', '.join(group)}")
-        engines.append(_built_engine(bundle, runtime, settings, group, parity, console))
-    for name in _remove_engines(bundle, runtime, targets):
-        say(f"{label}: takes the place of {name}")
+        engines.append(_built_engine(draft, runtime, settings, group, parity, console))
+    for sidecar in _sharing_a_gpu(draft, runtime, targets):
+        draft = removed(draft, *filter(None, (sidecar.file, sidecar.plan_file)))
+        say(f"{label}: takes the place of {sidecar.name}")
+    here = target_here()
     for sidecar, plan in engines:
-        write_sidecar(bundle, sidecar)
-        (bundle.path / ENGINES / f"{sidecar.name}.plan").write_bytes(plan.data)
+        draft = _with_plan(draft, sidecar, plan)
         say(f"{label}: {sidecar.name} has {len(plan.data) / 1e6:.0f} MB, built in {plan.build_s:.1f} s")
-    bundle, here = seal_bundle(bundle), target_here()
     for sidecar, _ in engines:
         if here in sidecar.targets:
             say(f"{label}: trying {sidecar.name} on this machine's GPU beside float32")
-            write_sidecar(bundle, _tried_here(bundle, sidecar, label))
-    update_report(bundle)
-    return seal_bundle(bundle), parity
+            draft = write_sidecar(draft, _tried_here(draft, sidecar, label))
+    return draft, parity
 
 
-def _tried_here(bundle: Bundle, sidecar: Sidecar, label: str) -> Sidecar:
+def _with_plan(draft: Bundle, sidecar: Sidecar, plan: Plan) -> Bundle:
+    """The draft with an engine: its sidecar and the plan beside it."""
+    draft, name = write_sidecar(draft, sidecar), f"{ENGINES}/{sidecar.plan}"
+    (draft.path / name).write_bytes(plan.data)
+    return written(draft, name)
+
+
+def _tried_here(draft: Bundle, sidecar: Sidecar, label: str) -> Sidecar:
     """The sidecar with what the engine does on this machine's GPU."""
-    parity, activation_bytes = measure_device_parity(bundle, partial(TensorRtEngine, bundle, sidecar))
+    parity, activation_bytes = measure_device_parity(draft, partial(TensorRtEngine, draft, sidecar))
     parity.require_accepted(f"{label} on this GPU", sidecar.precision)
     return dataclasses.replace(
         sidecar,
@@ -210,12 +233,8 @@ def _typed_graph(bundle: Bundle, precision: str, *, emulated: bool = False) -> b
     return graph
 
 
-def _remove_engines(bundle: Bundle, runtime: str, targets: Sequence[str]) -> list[str]:
-    """Remove a runtime's engines for some GPUs, so that no GPU has two; returns their names."""
-    replaced = [
+def _sharing_a_gpu(bundle: Bundle, runtime: str, targets: Sequence[str]) -> list[Sidecar]:
+    """A runtime's engines for any of these GPUs, which go so that no GPU has two."""
+    return [
         sidecar for sidecar in sidecars(bundle) if sidecar.runtime == runtime and set(sidecar.targets) & set(targets)
     ]
-    for sidecar in replaced:
-        for name in filter(None, (f"{sidecar.name}.json", sidecar.plan)):
-            (bundle.path / ENGINES / name).unlink()
-    return [sidecar.name for sidecar in replaced]

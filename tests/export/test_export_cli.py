@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import openvino
@@ -44,6 +45,11 @@ def test_listing_changes_nothing(copied: Bundle) -> None:
 def test_an_exported_engine_stands_in_the_sealed_bundle(copied: Bundle) -> None:
     status = main([str(copied.path), "--precision", "f32"])
     assert (status, "engines/openvino-f32.json" in open_bundle(copied.path).files) == (0, True)
+
+
+def test_an_export_seals_the_bundle_once(copied: Bundle, seals_of: Callable[[Path], int]) -> None:
+    exported, _ = export_openvino(copied, "f32")
+    assert (seals_of(copied.path), open_bundle(copied.path)) == (1, exported)
 
 
 def test_a_sidecar_names_its_graph_and_its_parity(copied: Bundle) -> None:

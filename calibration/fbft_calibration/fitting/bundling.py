@@ -28,13 +28,13 @@ from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
 from fbft_edge.bundle.nominal_statistics import nominal_statistics
 from fbft_edge.bundle.notes import NominalScores, Notes, Units
 from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
-from fbft_edge.bundle.sealing import building, revising, seal_bundle
+from fbft_edge.bundle.sealing import building, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Uint8
-from fbft_export.engines import export_openvino, hold_to_thresholds
+from fbft_export.engines import add_openvino, hold_to_thresholds
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE
 from fbft_export.prototypes import save_prototypes
@@ -107,20 +107,16 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
     console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
-    with building(out) as partial:
-        save_students(result.students, partial / STUDENTS)
-        if model.prototypes is not None:
-            save_prototypes(model.prototypes, partial / PROTOTYPES)
-        write_graph(model, partial / GRAPH)
-        write_reference(model, _parity_tiles(geometry, held_out), partial / PARITY_FILE)
-        bundle = seal_bundle(_describe(partial, out.stem, teacher, geometry, nominal, fit_images, result.losses))
-        bundle, parity = export_openvino(bundle, settings.precision)
+    with building(out) as folder:
+        draft = _describe(folder, out.stem, teacher, geometry, nominal, fit_images, result.losses)
+        draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
+        draft, parity = add_openvino(draft, settings.precision)
         console.print(
             f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
         )
-        calibrate(bundle, held_out, fit_images, settings.false_alarm_rate, console)
+        bundle = seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, console))
     console.print(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", style="bold green", markup=False)
-    return open_bundle(out)
+    return dataclasses.replace(bundle, path=out)
 
 
 def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *, mixed_sizes: bool = False) -> Bundle:
@@ -142,43 +138,46 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
         console.print(f"{len(fitted)} images were fitted on and cannot calibrate; left out")
     require_enough(NominalSet(tuple(fresh), (*nominal.left_out, *fitted)), least=2)
     with revising(bundle) as draft:
-        calibrate(draft, fresh, [], rate, console)
-    return open_bundle(path)
+        sealed = seal_bundle(calibrate(draft, fresh, [], rate, console))
+    return dataclasses.replace(sealed, path=bundle.path)
 
 
 def calibrate(
-    bundle: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, console: Console
+    draft: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, console: Console
 ) -> Bundle:
-    """Score held-out images with the bundle's own engine, set thresholds, hold the engine to them, report and seal.
+    """Score held-out images with the bundle's own engine, set thresholds, hold the engine to them, and report.
 
     Args:
-        bundle: Exported.
+        draft: Exported.
         held_out: Images that were not fitted on.
         fitted: Images that were, to bring score and peak to one scale; empty to use the bundle's stored scale.
         rate: False-alarm rate asked for.
         console: Told what came of it.
+
+    Returns:
+        The draft with thresholds and report, to be sealed by the caller.
     """
-    units = bundle.notes.units
+    units = draft.notes.units
     pictures: tuple[dict[str, float], ...] = ()
-    with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
+    with DetectorPool(partial(OpenVinoDetector, draft)) as detectors:
         if fitted:
             known = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
             units, pictures = Units(float(np.median(known.score)), float(np.median(known.peak))), known.pictures
         if units is None:
-            raise _unknown_fit(bundle.path)
+            raise _unknown_fit(draft.path)
         scores = measure_scores(detectors, held_out, console)
         thresholds = conformal_thresholds(scores, units.score, units.peak, rate)
         notes = dataclasses.replace(
-            bundle.notes,
+            draft.notes,
             units=units,
             calibration=NominalScores(tuple(scores.score.tolist()), tuple(scores.peak.tolist())),
             nominal_statistics=nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures)),
         )
         for line in explain(thresholds):
             console.print(line, highlight=False)
-        bundle = dataclasses.replace(bundle, thresholds=thresholds, notes=notes)
-        write_report(bundle, held_out, detectors, bundle.path / REPORT)
-    return hold_to_thresholds(seal_bundle(bundle))
+        draft = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
+        write_report(draft, held_out, detectors, draft.path / REPORT)
+    return hold_to_thresholds(draft)
 
 
 def _unknown_fit(path: Path) -> BundleError:
@@ -247,6 +246,18 @@ def scale_factor(scale: str, height: int, width: int) -> float:
 def _parity_tiles(geometry: TileGeometry, images: Sequence[NominalImage]) -> Uint8:
     tiles = [cut_tiles(TilePlan(geometry, *image.size), image.read()) for image in images[:_PARITY_TILES]]
     return np.concatenate([part[i % len(part)][None] for i, part in enumerate(tiles)])
+
+
+def _with_model(draft: Bundle, model: PatchDistanceModel, tiles: Uint8) -> Bundle:
+    """The draft with what was learnt, the graph, and the reference that engines are held to."""
+    names = [STUDENTS, GRAPH, PARITY_FILE]
+    save_students(model.students, draft.path / STUDENTS)
+    if model.prototypes is not None:
+        save_prototypes(model.prototypes, draft.path / PROTOTYPES)
+        names.append(PROTOTYPES)
+    write_graph(model, draft.path / GRAPH)
+    write_reference(model, tiles, draft.path / PARITY_FILE)
+    return written(draft, *names)
 
 
 def _describe(

@@ -5,9 +5,10 @@ Knows nothing about how engines are built or run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class Sidecar:
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     parity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """Where it lies in the bundle."""
+        return f"{ENGINES}/{self.name}.json"
+
+    @property
+    def plan_file(self) -> str | None:
+        """Where its compiled engine lies in the bundle; None where the runtime compiles the graph itself."""
+        return None if self.plan is None else f"{ENGINES}/{self.plan}"
+
     def is_current(self, bundle: Bundle) -> bool:
         """True when the bundle's graph is still the one that the engine was built from."""
         return self.graph_sha256 == bundle.files.get(GRAPH)
@@ -66,14 +77,14 @@ def sidecars(bundle: Bundle) -> list[Sidecar]:
     return [_read(bundle, name) for name in names]
 
 
-def write_sidecar(bundle: Bundle, sidecar: Sidecar) -> None:
-    """Write `engines/NAME.json`; the bundle is sealed by the caller."""
-    folder = bundle.path / ENGINES
-    folder.mkdir(exist_ok=True)
+def write_sidecar(draft: Bundle, sidecar: Sidecar) -> Bundle:
+    """Write `engines/NAME.json`; returns the draft that vouches for it, to be sealed by the caller."""
+    (draft.path / ENGINES).mkdir(exist_ok=True)
     contents = asdict(sidecar)
     del contents["name"]
-    path = folder / f"{sidecar.name}.json"
-    path.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    raw = (json.dumps(contents, indent=2, allow_nan=False) + "\n").encode()
+    (draft.path / sidecar.file).write_bytes(raw)
+    return replace(draft, files={**draft.files, sidecar.file: hashlib.sha256(raw).hexdigest()}, sha256="")
 
 
 def _read(bundle: Bundle, name: str) -> Sidecar:

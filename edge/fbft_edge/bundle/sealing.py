@@ -83,6 +83,27 @@ def seal_bundle(bundle: Bundle) -> Bundle:
     return open_bundle(bundle.path)
 
 
+def written(draft: Bundle, *names: str) -> Bundle:
+    """A draft that vouches for files which were just written in it, hashed as they lie there.
+
+    Whoever makes a draft may use its files before they are sealed: `Bundle.read` holds them to these hashes.
+
+    Args:
+        draft: In a folder of `building` or `revising`.
+        names: Relative POSIX paths of the files.
+    """
+    found = {name: file_sha256(draft.path / name) for name in names}
+    return dataclasses.replace(draft, files={**draft.files, **found}, sha256="")
+
+
+def removed(draft: Bundle, *names: str) -> Bundle:
+    """A draft without some of its files; they are gone from its folder too."""
+    for name in names:
+        (draft.path / name).unlink()
+    kept = {name: sha256 for name, sha256 in draft.files.items() if name not in names}
+    return dataclasses.replace(draft, files=kept, sha256="")
+
+
 @contextlib.contextmanager
 def building(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when the block ends well, and is gone when it does not.

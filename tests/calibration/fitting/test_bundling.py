@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_the_students_in_the_bundle_are_trained(small_bundle: Bundle) -> None:
     assert load_students(small_bundle.file("students.safetensors")).forward_student[0].in_features == 384
 
 
+def test_a_fit_seals_its_bundle_once(small_bundle: Bundle, seals_of: Callable[[Path], int]) -> None:
+    assert seals_of(small_bundle.path) == 1
+
+
+def test_a_fit_returns_what_its_bundle_is(small_bundle: Bundle) -> None:
+    assert open_bundle(small_bundle.path) == small_bundle
+
+
 # All or nothing
 
 
@@ -138,6 +147,13 @@ def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: P
     bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
     thresholds = bundle.require_thresholds()
     assert (thresholds.num_images, thresholds.requested_rate) == (20, 0.1)
+
+
+def test_new_thresholds_seal_the_bundle_once(
+    copied: Bundle, fresh_folder: Path, seals_of: Callable[[Path], int]
+) -> None:
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    assert (seals_of(copied.path), open_bundle(copied.path)) == (1, bundle)
 
 
 def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
