@@ -9,7 +9,19 @@ import re
 
 MAX_REASON_LENGTH = 500
 NAME_PATTERN = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_RULE = "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first"
 TRIGGER_ID_PATTERN = re.compile("[ -~]{1,64}")
+
+DEFAULT_SITE = "site"
+DEFAULT_CAMERA = "camera"
+TRIGGERS = ("free", "software", "hardware")
+CUDA_RUNTIMES = ("tensorrt", "tensorrt-rtx")  # the fastest first
+ENGINES = ("auto", "openvino", *CUDA_RUNTIMES)
+
+RESULTS_ENDPOINT = "tcp://127.0.0.1:5555"
+RESULTS_FILE_ENDPOINT = "ipc:///run/fbft/results"
+COMMANDS_ENDPOINT = "ipc:///run/fbft/commands"
+TRIGGER_COMMAND, STATUS_COMMAND, RELOAD_COMMAND = "trigger", "status", "reload"
 
 
 def endpoint_parts(endpoint: str) -> tuple[str, str]:
@@ -23,7 +35,7 @@ def endpoint_parts(endpoint: str) -> tuple[str, str]:
     """
     transport, _, address = endpoint.partition("://")
     if transport not in ("tcp", "ipc") or not address:
-        raise ValueError(f"cannot bind {endpoint!r}; use tcp://127.0.0.1:5555 or ipc:///run/fbft/results")
+        raise ValueError(f"cannot bind {endpoint!r}; use {RESULTS_ENDPOINT} or {RESULTS_FILE_ENDPOINT}")
     if transport == "ipc":
         return transport, address
     host, _, port = address.rpartition(":")

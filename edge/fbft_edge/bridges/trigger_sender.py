@@ -15,6 +15,7 @@ from pathlib import Path
 from fbft_edge.bridges.handshake import Done
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import CommandError
+from fbft_edge.names import TRIGGER_COMMAND
 from fbft_edge.sockets.command_client import CommandClient
 
 TIMEOUT_S = 1.0
@@ -67,7 +68,7 @@ class TriggerSender(Closeable):
 
     def _is_taken(self, camera: str) -> bool:
         try:
-            self._client.call("trigger", timeout_s=TIMEOUT_S, camera=camera, trigger_id=str(next(self._numbers)))
+            self._client.call(TRIGGER_COMMAND, timeout_s=TIMEOUT_S, camera=camera, trigger_id=str(next(self._numbers)))
         except CommandError as error:
             _logger.warning("camera %s: %s", camera, error)
             return False

@@ -22,6 +22,7 @@ from fbft_edge.cameras.video import DeviceCamera, VideoFileCamera, without_passw
 from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
+from fbft_edge.ranges import FPS
 
 __all__ = [
     "Camera",
@@ -142,8 +143,8 @@ def _flag(text: str) -> bool:
 
 def _rate(text: str) -> float:
     rate_hz = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
-    if not 0.01 <= rate_hz <= 1000:
-        raise ValueError("use a number of frames per second from 0.01 to 1000")
+    if rate_hz not in FPS:
+        raise ValueError(f"use a number of frames per second {FPS}")
     return rate_hz
 
 

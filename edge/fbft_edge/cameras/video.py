@@ -25,6 +25,7 @@ from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import without_surrogates
 from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.ranges import FPS
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
@@ -167,7 +168,7 @@ class VideoFileCamera(SequenceCamera):
         if capture is None or self._ahead is None:
             raise CameraError(f"camera {name!r}: {path} is not a readable video; play it with ffplay to see why")
         rate_hz = capture.get(cv2.CAP_PROP_FPS)
-        if not 0.01 <= rate_hz <= 1000:
+        if rate_hz not in FPS:
             raise CameraError(f"camera {name!r}: {path} has {rate_hz:g} frames per second; write it again at 1 to 1000")
         self._path, self._loop, self._capture = path, loop, capture
         self._lock = threading.Lock()

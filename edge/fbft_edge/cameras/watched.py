@@ -18,6 +18,7 @@ from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.pixel_format import PixelFormat, frame_size
+from fbft_edge.ranges import BLACK_BELOW, FROZEN_AFTER
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -65,10 +66,10 @@ class WatchedCamera:
         wait: bool = False,
         expected_size: tuple[int, int] | None = None,
     ) -> None:
-        if frozen_after < 0 or frozen_after == 1 or not 0 <= black_below <= 255:
+        if frozen_after not in FROZEN_AFTER or black_below not in BLACK_BELOW:
             raise ArgumentError(
                 f"camera {name!r}: frozen_after {frozen_after} and black_below {black_below:g} are not usable; "
-                "use 0 or from 2 identical pictures, and a level from 0 to 255"
+                f"use 0 or from {FROZEN_AFTER.low:g} identical pictures, and a level {BLACK_BELOW}"
             )
         self._open_source, self._name = open_source, name
         self._frozen_after, self._black_below = frozen_after, black_below

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbft_edge.cli.options import DEFAULT_ENDPOINT, add_client_keys
+from fbft_edge.cli.options import add_client_keys
+from fbft_edge.names import DEFAULT_CAMERA, DEFAULT_SITE, RESULTS_ENDPOINT
 
 if TYPE_CHECKING:
     from fbft_edge.bridges.camera_state import CameraState, Feed, Listener
@@ -105,13 +106,13 @@ def _add_mqtt(kinds: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--connect", default=DEFAULT_ENDPOINT, metavar="ENDPOINT", help="publisher (default: %(default)s)")
-    add("--site", default="site", metavar="NAME", help="site in the topic (default: %(default)s)")
+    add("--connect", default=RESULTS_ENDPOINT, metavar="ENDPOINT", help="publisher (default: %(default)s)")
+    add("--site", default=DEFAULT_SITE, metavar="NAME", help="site in the topic (default: %(default)s)")
     add(
         "--camera",
         action="append",
         metavar="NAME",
-        help="camera in the topic; may stand several times (default: camera)",
+        help=f"camera in the topic; may stand several times (default: {DEFAULT_CAMERA})",
     )
     add(
         "--period",
@@ -227,7 +228,7 @@ async def _run(feed: Feed, about: str, refresh: Callable[[], Awaitable[None]] | 
 def _states(args: argparse.Namespace) -> list[CameraState]:
     from fbft_edge.bridges.camera_state import CameraState
 
-    return [CameraState(camera, args.period) for camera in dict.fromkeys(args.camera or ["camera"])]
+    return [CameraState(camera, args.period) for camera in dict.fromkeys(args.camera or [DEFAULT_CAMERA])]
 
 
 def _cameras(args: argparse.Namespace) -> str:

@@ -12,8 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbft_edge.cli.exit_status import refuse
-from fbft_edge.cli.options import DEFAULT_ENDPOINT, add_client_keys, add_engine, add_sharpen, count, seconds
+from fbft_edge.cli.options import add_client_keys, add_engine, add_sharpen, count, seconds
 from fbft_edge.errors import MessageError
+from fbft_edge.names import (
+    COMMANDS_ENDPOINT,
+    DEFAULT_CAMERA,
+    DEFAULT_SITE,
+    RELOAD_COMMAND,
+    RESULTS_ENDPOINT,
+    STATUS_COMMAND,
+    TRIGGER_COMMAND,
+)
+from fbft_edge.ranges import FPS
 
 if TYPE_CHECKING:
     from fbft_edge.config import LineConfig
@@ -40,10 +50,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser)
     add_sharpen(parser, argparse.BooleanOptionalAction)
-    add("--fps", type=float, help="messages per second, 0.01 to 1000 (default: 30)")
-    add("--bind", metavar="ENDPOINT", help=f"tcp:// or ipc:// (default: {DEFAULT_ENDPOINT})")
-    add("--site", metavar="NAME", help="site in the topic (default: site)")
-    add("--camera-name", metavar="NAME", help="name of the only --camera in the topic (default: camera)")
+    add("--fps", type=float, help=f"messages per second, {FPS} (default: 30)")
+    add("--bind", metavar="ENDPOINT", help=f"tcp:// or ipc:// (default: {RESULTS_ENDPOINT})")
+    add("--site", metavar="NAME", help=f"site in the topic (default: {DEFAULT_SITE})")
+    add("--camera-name", metavar="NAME", help=f"name of the only --camera in the topic (default: {DEFAULT_CAMERA})")
     add("--duration", type=float, metavar="SECONDS", help="stop after so long (default: go on)")
     flag = argparse.BooleanOptionalAction
     add("--insecure", action=flag, help="allow results to leave this machine in clear text")
@@ -91,7 +101,7 @@ def _camera_tables(texts: Sequence[str], only_name: str | None) -> list[dict[str
     for number, text in enumerate(texts, 1):
         name, separator, uri = text.partition("=")
         if not separator or "/" in name or ":" in name:
-            name, uri = "camera" if len(texts) == 1 else f"camera-{number}", text
+            name, uri = DEFAULT_CAMERA if len(texts) == 1 else f"{DEFAULT_CAMERA}-{number}", text
         tables.append({"name": name if only_name is None else only_name, "uri": uri})
     return tables
 
@@ -158,7 +168,7 @@ def add_listen(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--connect",
-        default=DEFAULT_ENDPOINT,
+        default=RESULTS_ENDPOINT,
         metavar="ENDPOINT",
         help="publisher's endpoint (default: %(default)s)",
     )
@@ -201,11 +211,11 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     """Declare `command`."""
     parser.description = "Give a running line one command over its command socket and show its answer, a JSON object."
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
-    trigger = verbs.add_parser("trigger", help="let a camera take a frame")
+    trigger = verbs.add_parser(TRIGGER_COMMAND, help="let a camera take a frame")
     trigger.add_argument("--camera", required=True, metavar="NAME", help="the camera's name in the topic")
     trigger.add_argument("--trigger-id", metavar="ID", help="comes back in the message that answers")
-    status = verbs.add_parser("status", help="what the line does")
-    reload = verbs.add_parser("reload", help="inspect with another bundle from the next frame on")
+    status = verbs.add_parser(STATUS_COMMAND, help="what the line does")
+    reload = verbs.add_parser(RELOAD_COMMAND, help="inspect with another bundle from the next frame on")
     reload.add_argument("bundle", metavar="BUNDLE", help="the bundle's path on the line's machine")
     reload.add_argument(
         "--force",
@@ -214,7 +224,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     )
     for verb, timeout_s in ((trigger, 5.0), (status, 5.0), (reload, 600.0)):
         add = verb.add_argument
-        add("--connect", metavar="ENDPOINT", help="the line's command socket (default: ipc:///run/fbft/commands)")
+        about = "the line's command socket (default: %(default)s)"
+        add("--connect", metavar="ENDPOINT", default=COMMANDS_ENDPOINT, help=about)
         add("--timeout", type=seconds, default=timeout_s, metavar="SECONDS", help="default: %(default)g")
         add_client_keys(verb)
     parser.set_defaults(command=_command)
@@ -223,11 +234,10 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _command(args: argparse.Namespace) -> int:
     import json
 
-    from fbft_edge.sockets.command_client import DEFAULT_ENDPOINT, CommandClient
+    from fbft_edge.sockets.command_client import CommandClient
 
     named = {name: getattr(args, name, None) for name in ("camera", "trigger_id", "bundle", "force")}
     arguments = {name: value for name, value in named.items() if value is not None}
-    endpoint = args.connect or DEFAULT_ENDPOINT
-    with CommandClient(endpoint, server_key=args.server_key, secret_key=args.secret_key) as line:
+    with CommandClient(args.connect, server_key=args.server_key, secret_key=args.secret_key) as line:
         print(json.dumps(line.call(args.verb, timeout_s=args.timeout, **arguments), indent=2))
     return 0

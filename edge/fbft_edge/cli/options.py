@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
-ENGINES = ("auto", "openvino", "tensorrt", "tensorrt-rtx")
+from fbft_edge.names import ENGINES
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -36,13 +36,25 @@ from fbft_edge.config.values import (
     read_values,
 )
 from fbft_edge.errors import ConfigError
+from fbft_edge.names import COMMANDS_ENDPOINT, DEFAULT_SITE, ENGINES, RESULTS_ENDPOINT, TRIGGERS
 from fbft_edge.plain_file import read_plain
+from fbft_edge.ranges import (
+    AGE_S,
+    BLACK_BELOW,
+    DRIFT_WINDOW,
+    DURATION_S,
+    ENGINE_TIMEOUT_S,
+    FPS,
+    FROZEN_AFTER,
+    NOMINAL_EVERY,
+    RECORDINGS_DAYS,
+    RECORDINGS_GIB,
+    TRIGGER_TIMEOUT_S,
+)
 
 MAX_FILE_BYTES = 1 << 16
 # tomllib takes time with the square of a key's parts: 64 KiB take 0.4 s with 128 a line, 13 s with 8000.
 MAX_LINE_DOTS = 128
-ENGINES = ("auto", "openvino", "tensorrt", "tensorrt-rtx")
-TRIGGERS = ("free", "software", "hardware")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +65,20 @@ class CameraConfig:
     uri: Annotated[str, CameraUri("where its frames come from")] = field(repr=False)
     trigger: Annotated[str, Choice("what makes it take a frame; software: the command `trigger`", TRIGGERS)] = "free"
     trigger_timeout_s: Annotated[
-        float, Number("a trigger that brings no frame for so long is a fault", 0.001, 3600)
+        float, Number("a trigger that brings no frame for so long is a fault", TRIGGER_TIMEOUT_S)
     ] = 1.0
     wait: Annotated[bool, Flag("true: publish fault until it is there, instead of refusing to start")] = False
     frozen_after: Annotated[
-        int, Whole("so many identical frames in a row count as frozen; 0: not checked", 2, 10**6, is_zero_allowed=True)
+        int, Whole("so many identical frames in a row count as frozen; 0: not checked", FROZEN_AFTER)
     ] = 0
-    black_below: Annotated[float, Number("mean level below which a frame is black; 0: not checked", 0, 255)] = 0.0
+    black_below: Annotated[float, Number("mean level below which a frame is black; 0: not checked", BLACK_BELOW)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
     """The socket that results leave by."""
 
-    bind: Annotated[str, Endpoint("where subscribers connect")] = "tcp://127.0.0.1:5555"
+    bind: Annotated[str, Endpoint("where subscribers connect")] = RESULTS_ENDPOINT
     insecure: Annotated[bool, Flag("true: allow results and HTTP beyond this machine in clear text")] = False
 
 
@@ -84,7 +96,7 @@ class CurveConfig:
 class CommandsConfig:
     """The socket that takes commands."""
 
-    bind: Annotated[str, Endpoint("where commands are taken", "ipc:///run/fbft/commands")]
+    bind: Annotated[str, Endpoint("where commands are taken", COMMANDS_ENDPOINT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +120,16 @@ class RecorderConfig:
     """Frames that are kept with their results."""
 
     folder: Annotated[Path, FilePath("where they are kept", "a folder")]
-    max_gib: Annotated[float, Number("the oldest go when all together take more", 0, 1e6, is_low_allowed=False)] = 10.0
-    max_days: Annotated[float, Number("those that are older go; 0: no limit", 0, 1e5)] = 30.0
-    nominal_every: Annotated[int, Whole("keep one of so many nominal frames, too; 0: none", 0, 10**9)] = 0
+    max_gib: Annotated[float, Number("the oldest go when all together take more", RECORDINGS_GIB)] = 10.0
+    max_days: Annotated[float, Number("those that are older go; 0: no limit", RECORDINGS_DAYS)] = 30.0
+    nominal_every: Annotated[int, Whole("keep one of so many nominal frames, too; 0: none", NOMINAL_EVERY)] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DriftConfig:
     """The alarm on scores of nominal frames that creep away from those of calibration."""
 
-    window: Annotated[int, Whole("frames that are looked at together", 20, 10_000)] = 200
+    window: Annotated[int, Whole("frames that are looked at together", DRIFT_WINDOW)] = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +138,19 @@ class LineConfig:
 
     bundle: Annotated[Path, FilePath("what the line inspects", "a bundle, a folder NAME.fbft")]
     cameras: Annotated[tuple[CameraConfig, ...], NamedTables("the cameras", CameraConfig)]
-    site: Annotated[str, Name("names the line in the topic", "site")] = "site"
+    site: Annotated[str, Name("names the line in the topic", "site")] = DEFAULT_SITE
     engine: Annotated[str, Choice("what infers; auto: the fastest that runs here", ENGINES)] = "auto"
     sharpen: Annotated[bool, Flag("true: redraw what is flagged along the frame's own edges; verdicts stay")] = False
-    fps: Annotated[float, Number("messages per second and camera", 0.01, 1000)] = 30.0
-    duration_s: Annotated[float | None, Number("stop after so long", 0, 1e9, is_low_allowed=False)] = None
+    fps: Annotated[float, Number("messages per second and camera", FPS)] = 30.0
+    duration_s: Annotated[float | None, Number("stop after so long", DURATION_S)] = None
     preview: Annotated[bool, Flag("true: add a small JPEG of each inspected frame")] = False
     stale_after_s: Annotated[
-        float, Number("a verdict may be repeated as it stands for so long; 0: every repeat says stale", 0, 86400)
+        float, Number("a verdict may be repeated as it stands for so long; 0: every repeat says stale", AGE_S)
     ] = 0.0
     late_after_s: Annotated[
-        float, Number("results of frames older than this are dropped as too_late; 0: never", 0, 86400)
+        float, Number("results of frames older than this are dropped as too_late; 0: never", AGE_S)
     ] = 0.0
-    engine_timeout_s: Annotated[float, Number("inference that takes longer is a fault", 0.01, 3600)] = 10.0
+    engine_timeout_s: Annotated[float, Number("inference that takes longer is a fault", ENGINE_TIMEOUT_S)] = 10.0
     publish: Annotated[PublishConfig, Table("the socket that results leave by", PublishConfig)] = PublishConfig()
     curve: Annotated[
         CurveConfig | None, Table("encrypts and authenticates the publisher and the command socket", CurveConfig)
@@ -245,5 +257,5 @@ def _conflicts(values: Mapping[str, Any], place: Place) -> Iterator[str]:
     for camera in values.get("cameras", ()):
         if camera.trigger == "software" and commands is None:
             here = place.child("cameras").item(camera.name).child("trigger")
-            remedy = 'add [commands] with bind = "ipc:///run/fbft/commands", or set trigger to "free"'
+            remedy = f'add [commands] with bind = "{COMMANDS_ENDPOINT}", or set trigger to "free"'
             yield str(here.unusable("software needs a command socket, and there is none", remedy))

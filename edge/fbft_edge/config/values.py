@@ -18,7 +18,8 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 from urllib.parse import quote, urlsplit
 
 from fbft_edge.config.secrets import with_secrets
-from fbft_edge.names import NAME_PATTERN, endpoint_parts
+from fbft_edge.names import NAME_PATTERN, NAME_RULE, RESULTS_ENDPOINT, RESULTS_FILE_ENDPOINT, endpoint_parts
+from fbft_edge.ranges import Range
 
 MAX_SHOWN = 80
 MAX_TEXT = 4096
@@ -113,24 +114,20 @@ class Kind:
 class Number(Kind):
     """A finite number; TOML's whole numbers are taken, too."""
 
-    low: float
-    high: float
-    is_low_allowed: bool = True
+    within: Range
     types = (int, float)
 
     @property
     def allowed(self) -> str:
         """The range."""
-        if self.is_low_allowed:
-            return f"from {self.low:.12g} to {self.high:.12g}"
-        return f"above {self.low:.12g}, up to {self.high:.12g}"
+        return str(self.within)
 
     def remedy(self, key: str) -> str:
         """The range."""
         return f"set {key} {self.allowed}"
 
     def _convert(self, found: Any, place: Place) -> float:
-        if not self.low <= found <= self.high or (found == self.low and not self.is_low_allowed):
+        if found not in self.within:
             raise self._refusal(found, place, "is out of range")
         return float(found)
 
@@ -139,18 +136,16 @@ class Number(Kind):
 class Whole(Kind):
     """A whole number."""
 
-    low: int
-    high: int
-    is_zero_allowed: bool = False
+    within: Range
     types = (int,)
 
     @property
     def allowed(self) -> str:
         """The range."""
-        return f"{'0, or ' if self.is_zero_allowed else ''}a whole number from {self.low} to {self.high}"
+        return self.within.of("a whole number ")
 
     def _convert(self, found: Any, place: Place) -> int:
-        if not (self.low <= found <= self.high or (found == 0 and self.is_zero_allowed)):
+        if found not in self.within:
             raise self._refusal(found, place, "is out of range")
         return int(found)
 
@@ -194,7 +189,7 @@ class Name(Kind):
     @property
     def allowed(self) -> str:
         """The characters."""
-        return "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first"
+        return NAME_RULE
 
     def read(self, found: Any, place: Place) -> str:
         """Check a name, an empty one too."""
@@ -242,12 +237,12 @@ class FilePaths(Kind):
 class Endpoint(Kind):
     """A ZeroMQ endpoint to bind; whether it may be is decided where it is bound."""
 
-    example: str = "ipc:///run/fbft/results"
+    example: str = RESULTS_FILE_ENDPOINT
 
     @property
     def allowed(self) -> str:
         """Two examples."""
-        return f"an endpoint such as tcp://127.0.0.1:5555 (port 1 to 65535, or * for any) or {self.example}"
+        return f"an endpoint such as {RESULTS_ENDPOINT} (port 1 to 65535, or * for any) or {self.example}"
 
     def _convert(self, found: Any, place: Place) -> str:
         try:

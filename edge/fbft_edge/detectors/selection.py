@@ -15,8 +15,7 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.errors import ArgumentError, EngineError
 from fbft_edge.frames.pixel_format import PixelFormat
-
-CUDA_RUNTIMES = ("tensorrt", "tensorrt-rtx")
+from fbft_edge.names import CUDA_RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)

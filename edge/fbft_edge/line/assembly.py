@@ -22,6 +22,7 @@ from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError
 from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station, Status, Summary
 from fbft_edge.messages.published import Observer
+from fbft_edge.names import RELOAD_COMMAND, STATUS_COMMAND, TRIGGER_COMMAND
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.drift import DriftMonitor
@@ -222,14 +223,14 @@ class _Line:
         if commands is None or self._reloader is None:
             return
         handlers = {
-            "trigger": self._trigger,
-            "status": self._status,
-            "reload": reload_handler(self._reloader),
+            TRIGGER_COMMAND: self._trigger,
+            STATUS_COMMAND: self._status,
+            RELOAD_COMMAND: reload_handler(self._reloader),
         }
         server = CommandServer(
             commands.bind,
             handlers,
-            long=("reload",),
+            long=(RELOAD_COMMAND,),
             curve=self._curve.for_commands() if self._curve else None,
         )
         self._telemetry.add_counter("fbft_refused_commands", "Commands that were not let in.", server.refused, "cause")

@@ -35,7 +35,7 @@ from fbft_edge.line.durations import Durations
 from fbft_edge.line.inference import Acquisition, Inspection
 from fbft_edge.line.settings import Settings
 from fbft_edge.line.status import LineState, Status, Summary
-from fbft_edge.line.trigger import TRIGGERS, Request, SoftwareTrigger
+from fbft_edge.line.trigger import Request, SoftwareTrigger
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger, LedgerSnapshot
 from fbft_edge.messages.published import Inspected, Published
@@ -46,7 +46,8 @@ from fbft_edge.messages.writing import (
     encode_detection,
     encode_no_detection,
 )
-from fbft_edge.names import printable
+from fbft_edge.names import TRIGGERS, printable
+from fbft_edge.ranges import TRIGGER_TIMEOUT_S
 
 CAMERA_RETRY_S = 0.01  # a camera under watch waits by itself; pictures that are refused must not pile up behind a wait
 SILENCE_NS = 5_000_000_000
@@ -102,9 +103,9 @@ class Station:
         self.name = camera.name
         if trigger not in TRIGGERS:
             raise ArgumentError(f"camera {self.name!r}: no trigger {trigger!r}; use {', '.join(TRIGGERS)}")
-        if not 0 < trigger_timeout_s <= 1e6:
+        if trigger_timeout_s not in TRIGGER_TIMEOUT_S:
             raise ArgumentError(
-                f"camera {self.name!r}: trigger_timeout_s {trigger_timeout_s:g} is not above 0, up to 1e6"
+                f"camera {self.name!r}: trigger_timeout_s cannot be {trigger_timeout_s:g}; use {TRIGGER_TIMEOUT_S} s"
             )
         self._camera, self._settings, self._trigger_name = camera, settings, trigger
         self._log = logging.LoggerAdapter(_logger, {"camera": self.name})

@@ -13,8 +13,6 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Frame
 from fbft_edge.names import TRIGGER_ID_PATTERN
 
-TRIGGERS = ("free", "software", "hardware")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -29,7 +29,7 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Bool, Detection, Frame, Region, Uint8, Verdict
 from fbft_edge.messages.header import MASK_ENCODING, MAX_REGIONS, MAX_SIDE_PX, SCHEMA, Health, topic_for
 from fbft_edge.messages.ledger import LedgerSnapshot
-from fbft_edge.names import NAME_PATTERN
+from fbft_edge.names import NAME_PATTERN, NAME_RULE
 
 PREVIEW_WIDTH_PX = 640
 NO_BUNDLE_SHA256 = "0" * 64
@@ -136,10 +136,7 @@ class MessageWriter:
     ) -> None:
         for what, name in (("site", site), ("camera", camera)):
             if not NAME_PATTERN.fullmatch(name):
-                raise ArgumentError(
-                    f"{what} name {name!r} cannot stand in a topic; "
-                    f"use 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first"
-                )
+                raise ArgumentError(f"{what} name {name!r} cannot stand in a topic; use {NAME_RULE}")
         self.session = str(uuid.uuid4())
         self._topic = topic_for(site, camera).encode()
         self.sequence = 0

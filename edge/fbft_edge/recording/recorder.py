@@ -22,6 +22,7 @@ from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Bool, Frame, Verdict
 from fbft_edge.messages.published import Published
+from fbft_edge.ranges import NOMINAL_EVERY, RECORDINGS_DAYS, RECORDINGS_GIB
 from fbft_edge.recording.folder import RecordingFolder
 from fbft_edge.recording.recordings import Place, place_of, recording_files
 from fbft_edge.recording.retention import DAY_NS, Retention
@@ -57,12 +58,14 @@ class RecorderSettings:
     queue_bytes: int = QUEUE_BYTES
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_gib <= 1e6:
-            raise ArgumentError(f"cannot keep {self.max_gib:g} GiB of recordings; use max_gib above 0, up to 1e6")
-        if not 0 <= self.max_days <= 1e5:
-            raise ArgumentError(f"cannot keep recordings for {self.max_days:g} days; use max_days from 0 to 1e5")
-        if self.nominal_every < 0:
-            raise ArgumentError(f"cannot keep one of {self.nominal_every} nominal frames; use nominal_every from 0")
+        if self.max_gib not in RECORDINGS_GIB:
+            raise ArgumentError(f"cannot keep {self.max_gib:g} GiB of recordings; use max_gib {RECORDINGS_GIB}")
+        if self.max_days not in RECORDINGS_DAYS:
+            raise ArgumentError(f"cannot keep recordings for {self.max_days:g} days; use max_days {RECORDINGS_DAYS}")
+        if self.nominal_every not in NOMINAL_EVERY:
+            raise ArgumentError(
+                f"cannot keep one of {self.nominal_every} nominal frames; use nominal_every {NOMINAL_EVERY}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

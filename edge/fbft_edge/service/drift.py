@@ -20,6 +20,7 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Frame, Verdict
 from fbft_edge.frames.statistics import picture_statistics
 from fbft_edge.messages.published import Published
+from fbft_edge.ranges import DRIFT_WINDOW
 
 FALSE_ALARM_RATE = 1e-4
 LEAST_SHARE = 0.25
@@ -129,8 +130,8 @@ class DriftMonitor:
     def __init__(
         self, references: Mapping[str, Reference], window: int = 200, false_alarm_rate: float = FALSE_ALARM_RATE
     ) -> None:
-        if not 20 <= window <= 10_000:
-            raise ArgumentError(f"cannot watch for drift over {window} frames; use a window of 20 to 10000")
+        if window not in DRIFT_WINDOW:
+            raise ArgumentError(f"cannot watch for drift over {window} frames; use a window {DRIFT_WINDOW}")
         self._window, self._false_alarm_rate = window, false_alarm_rate
         self._waiting: dict[str, tuple[Frame, float | None]] = {}
         self._wake = threading.Event()

@@ -11,11 +11,10 @@ import zmq
 
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError, CommandError
-from fbft_edge.names import printable
+from fbft_edge.names import COMMANDS_ENDPOINT, printable
 from fbft_edge.sockets.access import authenticate
 from fbft_edge.sockets.endpoints import connect, limit
 
-DEFAULT_ENDPOINT = "ipc:///run/fbft/commands"
 MAX_REQUEST_BYTES = 4096
 MAX_ANSWER_BYTES = 2**20
 
@@ -34,7 +33,7 @@ class CommandClient(Closeable):
 
     def __init__(
         self,
-        endpoint: str = DEFAULT_ENDPOINT,
+        endpoint: str = COMMANDS_ENDPOINT,
         *,
         server_key: Path | str | None = None,
         secret_key: Path | str | None = None,

@@ -15,7 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from fbft_edge.errors import ArgumentError
-from fbft_edge.names import NAME_PATTERN
+from fbft_edge.names import NAME_PATTERN, NAME_RULE
 from fbft_edge.plain_file import read_with_mode
 
 SECRET_KEY_VARIABLE = "FBFT_SECRET_KEY_FILE"
@@ -54,7 +54,7 @@ def write_key_pair(folder: Path, name: str) -> tuple[Path, Path]:
         ArgumentError: One of the files exists already, the name cannot name a file, or the folder cannot be written.
     """
     if not NAME_PATTERN.fullmatch(name):
-        raise ArgumentError(f"{name!r} cannot name a key; use 1 to 64 letters, digits, '_', '.' or '-'")
+        raise ArgumentError(f"{name!r} cannot name a key; use {NAME_RULE}")
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
     if existing := [str(path) for path in (public_file, secret_file) if path.exists()]:
         raise ArgumentError(

@@ -19,11 +19,11 @@ import zmq
 
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import PublisherError
+from fbft_edge.names import RESULTS_ENDPOINT
 from fbft_edge.priority import make_real_time, preferring_new_threads
 from fbft_edge.sockets.access import Connections, CurveServer, Gate
 from fbft_edge.sockets.endpoints import LINGER_MS, bind, check_bind, limit
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 QUEUE_MESSAGES = 256
 # What the first queue can let go at once has to fit, and libzmq gives room back in halves.
 SEND_QUEUE_MESSAGES = 2 * QUEUE_MESSAGES
@@ -52,7 +52,7 @@ class ResultPublisher(Closeable):
     """
 
     def __init__(
-        self, endpoint: str = DEFAULT_ENDPOINT, *, insecure: bool = False, curve: CurveServer | None = None
+        self, endpoint: str = RESULTS_ENDPOINT, *, insecure: bool = False, curve: CurveServer | None = None
     ) -> None:
         check_bind(endpoint, insecure=insecure, encrypted=curve is not None)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

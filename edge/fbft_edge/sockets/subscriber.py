@@ -1,7 +1,6 @@
 """Results from a publisher, for whoever acts on them: a PLC bridge, a logger, a screen.
 
-    from fbft_edge.frame import Verdict
-    from fbft_edge.subscriber import ResultSubscriber
+    from fbft_edge import ResultSubscriber, Verdict
 
     with ResultSubscriber("tcp://127.0.0.1:5555", site="hall-3", camera="press-1") as results:
         while True:
@@ -29,9 +28,9 @@ import zmq
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError
 from fbft_edge.messages.reading import MAX_MASK_BYTES, Result, decode_message
+from fbft_edge.names import RESULTS_ENDPOINT
 from fbft_edge.sockets.access import authenticate
 from fbft_edge.sockets.endpoints import connect, limit
-from fbft_edge.sockets.publisher import DEFAULT_ENDPOINT
 
 RECEIVE_QUEUE_MESSAGES = 64
 
@@ -54,7 +53,7 @@ class ResultSubscriber(Closeable):
 
     def __init__(
         self,
-        endpoint: str = DEFAULT_ENDPOINT,
+        endpoint: str = RESULTS_ENDPOINT,
         *,
         site: str | None = None,
         camera: str | None = None,

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.cli import options
 from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
 from fbft_edge.cli.main import main
 from fbft_edge.config import CameraConfig, LineConfig, PublishConfig
@@ -31,7 +30,6 @@ from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
 from fbft_edge.messages.reading import decode_message
 from fbft_edge.messages.writing import MessageWriter, encode_no_detection
-from fbft_edge.sockets.publisher import DEFAULT_ENDPOINT
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIDE = 84
@@ -384,10 +382,6 @@ def on_terminal(*arguments: object) -> str:
     os.close(reading)
     process.wait(30)
     return shown.decode()
-
-
-def test_the_command_line_and_the_library_agree_on_the_endpoint() -> None:
-    assert options.DEFAULT_ENDPOINT == DEFAULT_ENDPOINT
 
 
 def test_the_summary_names_every_number() -> None:

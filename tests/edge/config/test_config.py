@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.cli import options
-from fbft_edge.config import ENGINES, CurveConfig, LineConfig, Override, read_config
+from fbft_edge.config import CurveConfig, LineConfig, Override, read_config
 from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
 
@@ -101,10 +100,6 @@ def test_a_folder_with_odd_characters_still_leads_to_the_clip(tmp_path: Path) ->
 def test_whole_numbers_and_a_byte_order_mark_are_taken(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + f"fps = 5\r\n{SMALL}".encode())
     assert read_config(file).fps == 5.0
-
-
-def test_the_command_line_and_the_file_know_the_same_engines() -> None:
-    assert options.ENGINES == ENGINES
 
 
 # What is refused

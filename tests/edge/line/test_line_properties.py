@@ -24,10 +24,10 @@ from fbft_edge.errors import ArgumentError, CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
 from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.line.pipeline import Pipeline, Settings, Station, Summary
-from fbft_edge.line.trigger import TRIGGERS
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.messages.published import Published
 from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.names import TRIGGERS
 
 VALIDATOR = Draft202012Validator(json.loads((files("fbft_edge.messages") / "result.schema.json").read_text()))
 FRESH = (Verdict.OK, Verdict.ANOMALOUS)
