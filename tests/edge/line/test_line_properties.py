@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from doubles import SIZE, FakeCamera, Observing, Sent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from fbft_edge.clock import now_ns
 from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import ArgumentError, CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
 from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.line.pipeline import Pipeline, Settings, Station, Summary
 from fbft_edge.messages.ledger import LedgerSnapshot
-from fbft_edge.messages.published import Published
 from fbft_edge.messages.reading import Result, decode_message
 from fbft_edge.names import TRIGGERS
 
@@ -84,40 +82,34 @@ line_settings = st.builds(
 )
 
 
-class PlannedCamera:
+class PlannedCamera(FakeCamera):
     """Follows its plan; errors are those of a camera, of its driver and of its own code."""
 
-    size, pixel_format = (8, 12), PixelFormat.RGB8
-
     def __init__(self, name: str, plan: Plan) -> None:
-        self.name, self.delivered = name, 0
+        super().__init__(name)
         self._events, self._ends = list(reversed(plan.events)), plan.ends
-        self._burst = 0
-        self._closed = threading.Event()
+        self._burst = self._clock_error_ns = 0
 
     def read(self) -> Frame | None:
+        self._clock_error_ns = 0
         if self._burst:
             self._burst -= 1
-            return self._frame(100)
+            return self.frame(100)
         if not self._events:
             if not self._ends:
-                self._closed.wait()
+                self.closed.wait()
             return None
         event = self._events.pop()
-        if self._closed.wait(0.06 if event.kind == "hang" else event.pause_s):
+        if self.closed.wait(0.06 if event.kind == "hang" else event.pause_s):
             return None
         if event.kind in ("lost", "bug"):
             raise CameraError("cable pulled") if event.kind == "lost" else ValueError("odd")
         self._burst = 5 if event.kind == "burst" else 0
-        return self._frame(event.level, 16 if event.kind == "odd size" else 12, event.kind == "odd clock")
+        self._clock_error_ns = (event.level - 128) * 10**9 * (event.kind == "odd clock")
+        return self.frame(event.level, (8, 16) if event.kind == "odd size" else SIZE)
 
-    def _frame(self, level: int, width: int = 12, is_clock_odd: bool = False) -> Frame:
-        self.delivered += 1
-        captured_ns = now_ns() + (level - 128) * 10**9 * is_clock_odd
-        return Frame(self.name, self.delivered - 1, captured_ns, np.full((8, width, 3), level, np.uint8))
-
-    def close(self) -> None:
-        self._closed.set()
+    def now_ns(self) -> int:
+        return super().now_ns() + self._clock_error_ns
 
 
 @dataclass
@@ -147,27 +139,6 @@ class LevelDetector:
 
 
 @dataclass
-class Observing:
-    """Keeps what it is told until it raises."""
-
-    raises_at: int | None
-    told: list[Published] = field(default_factory=list, repr=False)
-
-    def published(self, message: Published) -> None:
-        self.told.append(message)
-        if len(self.told) == self.raises_at:
-            raise OSError("disk full")
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.messages: list[list[bytes]] = []
-
-    def send(self, parts: Sequence[bytes]) -> None:
-        self.messages.append(list(parts))
-
-
-@dataclass
 class Outcome:
     cameras: list[PlannedCamera]
     messages: list[list[bytes]]
@@ -193,7 +164,7 @@ def run(
     """Run a line until all of its cameras have ended, its duration is over, or for a second."""
     planned = [PlannedCamera(f"press-{index}", plan) for index, plan in enumerate(cameras)]
     stations = [Station(camera, chosen, plan.trigger, 0.02) for camera, plan in zip(planned, cameras, strict=True)]
-    recorder, detectors = Recorder(), []
+    recorder, detectors = Sent(), []
     accepted: dict[str, list[str]] = {station.name: [] for station in stations}
     pipeline = Pipeline(stations, made_model(frames_in_flight, 0, detectors), recorder, chosen, [observer])
     started_s = time.monotonic()

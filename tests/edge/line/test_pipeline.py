@@ -14,86 +14,19 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import zmq
+from doubles import SIZE, FakeCamera, FakeDetector, Sent, model_of
 from jsonschema import Draft202012Validator
+from waiting import wait_until
 
-from fbft_edge.clock import now_ns
-from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import ArgumentError, CameraError
-from fbft_edge.frames.frame import Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.line.pipeline import Pipeline, Sender, Settings, Station, Summary
-from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.line.status import LineState
+from fbft_edge.messages.published import Published
+from fbft_edge.messages.reading import decode_message
 from fbft_edge.sockets.publisher import ResultPublisher
 
 VALIDATOR = Draft202012Validator(json.loads((files("fbft_edge.messages") / "result.schema.json").read_text()))
-SHA256 = "ab" * 32
-SIZE = (16, 24)
-
-
-class FakeCamera:
-    """Delivers what a function of the frame number says: a level, an exception to raise, None for the end."""
-
-    name, size, pixel_format = "press-1", SIZE, PixelFormat.RGB8
-
-    def __init__(self, script: Callable[[int], int | Exception | None], period_s: float = 0.01) -> None:
-        self._script, self._period_s, self._count = script, period_s, 0
-        self._closed = threading.Event()
-
-    def read(self) -> Frame | None:
-        answer = self._script(self._count)
-        self._count += 1
-        if self._closed.wait(self._period_s) or answer is None:
-            return None
-        if isinstance(answer, Exception):
-            raise answer
-        return Frame(self.name, self._count - 1, now_ns(), np.full((*SIZE, 3), answer, np.uint8))
-
-    def close(self) -> None:
-        self._closed.set()
-
-
-class FakeDetector:
-    """Takes its time; a frame above level 100 is anomalous, one of level 200 cannot be inspected."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._seconds = seconds
-        self.inspected = 0
-
-    def detect(self, pixels: Uint8) -> Detection:
-        time.sleep(self._seconds)
-        self.inspected += 1
-        level = int(pixels[0, 0, 0])
-        if level == 200:
-            raise RuntimeError("out of memory")
-        mask = np.zeros(SIZE, bool)
-        mask[0, 0] = level > 100
-        regions = (Region((0, 0, 1, 1), 1, 1.0, (0.0, 0.0)),) if level > 100 else ()
-        return Detection(level / 255, 1.0, mask, regions, level > 100)
-
-    frames_in_flight = 1
-
-    def begin(self, pixels: Uint8) -> Callable[[], Detection]:
-        return partial(self.detect, pixels)
-
-    def close(self) -> None: ...
-
-
-class Recorder:
-    """Keeps every message that would have been sent."""
-
-    def __init__(self) -> None:
-        self.messages: list[list[bytes]] = []
-
-    def send(self, parts: Sequence[bytes]) -> None:
-        self.messages.append(list(parts))
-
-    @property
-    def results(self) -> list[Result]:
-        return [decode_message(parts) for parts in self.messages]
-
-    @property
-    def headers(self) -> list[dict[str, object]]:
-        return [json.loads(parts[1]) for parts in self.messages]
 
 
 def settings(fps: float = 50.0, duration_s: float | None = 0.3, with_preview: bool = False) -> Settings:
@@ -101,8 +34,7 @@ def settings(fps: float = 50.0, duration_s: float | None = 0.3, with_preview: bo
 
 
 def line(camera: FakeCamera, detector: FakeDetector, publisher: Sender, chosen: Settings) -> Pipeline:
-    model = Model(DetectorsByLayout(lambda *layout: detector), 0.5, SHA256)
-    return Pipeline([Station(camera, chosen)], model, publisher, chosen)
+    return Pipeline([Station(camera, chosen)], model_of(detector), publisher, chosen)
 
 
 def ran(
@@ -110,9 +42,9 @@ def ran(
     detector: FakeDetector | None = None,
     chosen: Settings | None = None,
     period_s: float = 0.01,
-) -> tuple[Recorder, Summary]:
-    recorder = Recorder()
-    camera = FakeCamera(script, period_s)
+) -> tuple[Sent, Summary]:
+    recorder = Sent()
+    camera = FakeCamera(every_s=period_s, answers=script)
     pipeline = line(camera, detector or FakeDetector(), recorder, chosen or settings())
     pipeline.start()
     try:
@@ -122,8 +54,8 @@ def ran(
     return recorder, summary
 
 
-def verdicts(recorder: Recorder) -> list[str]:
-    return [result.verdict.value for result in recorder.results]
+def verdicts(recorder: Sent) -> list[str]:
+    return [result.verdict.value for result in recorder.results()]
 
 
 # The period
@@ -152,30 +84,39 @@ def test_whatever_happens_the_count_of_messages_is_exact(script, detector: FakeD
 
 def test_sequence_has_no_gap() -> None:
     recorder, _ = ran(lambda index: 10)
-    assert [result.sequence for result in recorder.results] == list(range(15))
+    assert [result.sequence for result in recorder.results()] == list(range(15))
 
 
-def test_messages_keep_to_the_grid_without_drift() -> None:
-    recorder, _ = ran(lambda index: 10, FakeDetector(0.03))
-    published_ns = [result.published_ns for result in recorder.results]
-    assert (published_ns[-1] - published_ns[0]) / 14 == pytest.approx(20e6, rel=0.2)
+class Noting(Station):
+    """Notes when its messages are due."""
+
+    def __init__(self, camera: FakeCamera, chosen: Settings) -> None:
+        super().__init__(camera, chosen)
+        self.due_ns: list[int] = []
+
+    def publish(self, send: Callable[[Sequence[bytes]], None], due_ns: int, line: LineState) -> Published:
+        self.due_ns.append(due_ns)
+        return super().publish(send, due_ns, line)
 
 
-def test_a_send_that_was_held_up_is_caught_up_with() -> None:
-    class Held(Recorder):
-        def send(self, parts: Sequence[bytes]) -> None:
-            super().send(parts)
-            if len(self.messages) == 5:
-                time.sleep(0.2)
+class Held(Sent):
+    """Takes ten periods for one message."""
 
-    recorder = Held()
-    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), recorder, settings())
-    start_s = time.monotonic()
+    def send(self, parts: Sequence[bytes]) -> None:
+        super().send(parts)
+        if len(self.messages) == 5:
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("recorder", [Sent(), Held()], ids=["sent at once", "once held up"])
+def test_messages_keep_to_the_grid_without_drift_and_catch_up(recorder: Sent) -> None:
+    station = Noting(FakeCamera(every_s=0.01), settings())
+    pipeline = Pipeline([station], model_of(FakeDetector(0.03)), recorder, settings())
     pipeline.start()
-    pipeline.wait(20)
+    assert pipeline.wait(60)
     pipeline.stop()
     assert len(recorder.messages) == 15
-    assert time.monotonic() - start_s < 5
+    assert set(np.diff(station.due_ns)) == {20_000_000}
 
 
 def test_deviation_and_latency_are_reported() -> None:
@@ -203,30 +144,30 @@ SCRIPTS: dict[str, Callable[[int], int | Exception | None]] = {
 @pytest.fixture(
     scope="module", params=itertools.product(SCRIPTS, [0.0, 0.05]), ids=lambda param: f"{param[0]}-{param[1]}"
 )
-def any_run(request: pytest.FixtureRequest) -> tuple[Recorder, Summary]:
+def any_run(request: pytest.FixtureRequest) -> tuple[Sent, Summary]:
     script, seconds = request.param
     return ran(SCRIPTS[script], FakeDetector(seconds))
 
 
-def test_every_header_is_valid_under_the_schema(any_run: tuple[Recorder, Summary]) -> None:
+def test_every_header_is_valid_under_the_schema(any_run: tuple[Sent, Summary]) -> None:
     for header in any_run[0].headers:
         VALIDATOR.validate(header)
 
 
-def test_the_ledger_closes_in_every_message(any_run: tuple[Recorder, Summary]) -> None:
-    assert all(result.ledger.is_closed for result in any_run[0].results)
+def test_the_ledger_closes_in_every_message(any_run: tuple[Sent, Summary]) -> None:
+    assert all(result.ledger.is_closed for result in any_run[0].results())
 
 
-def test_the_ledger_counts_every_message_so_far(any_run: tuple[Recorder, Summary]) -> None:
-    assert all(result.ledger.messages == result.sequence + 1 for result in any_run[0].results)
+def test_the_ledger_counts_every_message_so_far(any_run: tuple[Sent, Summary]) -> None:
+    assert all(result.ledger.messages == result.sequence + 1 for result in any_run[0].results())
 
 
-def test_totals_never_fall(any_run: tuple[Recorder, Summary]) -> None:
-    ledgers = [result.ledger for result in any_run[0].results]
+def test_totals_never_fall(any_run: tuple[Sent, Summary]) -> None:
+    ledgers = [result.ledger for result in any_run[0].results()]
     assert [ledger.captured for ledger in ledgers] == sorted(ledger.captured for ledger in ledgers)
 
 
-def test_the_final_ledger_has_nothing_in_flight(any_run: tuple[Recorder, Summary]) -> None:
+def test_the_final_ledger_has_nothing_in_flight(any_run: tuple[Sent, Summary]) -> None:
     ledger = any_run[1].ledger
     assert (ledger.in_flight, ledger.is_closed) == (0, True)
 
@@ -235,7 +176,7 @@ def test_a_preview_comes_only_when_asked_for() -> None:
     plain, _ = ran(lambda index: 10)
     asked, _ = ran(lambda index: 10, chosen=settings(with_preview=True))
     assert {len(parts) for parts in plain.messages} == {3}
-    assert asked.results[-1].preview_jpeg is not None
+    assert asked.results()[-1].preview_jpeg is not None
 
 
 # Verdicts
@@ -249,14 +190,14 @@ def test_frames_within_limits_are_ok() -> None:
 
 def test_a_new_result_is_published_once_and_then_stale() -> None:
     recorder, _ = ran(lambda index: 10, FakeDetector(0.1))
-    fresh_ids = [result.frame_id for result in recorder.results if result.verdict is Verdict.OK]
+    fresh_ids = [result.frame_id for result in recorder.results() if result.verdict is Verdict.OK]
     assert len(fresh_ids) == len(set(fresh_ids))
     assert verdicts(recorder).count("stale") > 8
 
 
 def test_a_stale_message_repeats_the_last_result() -> None:
     recorder, _ = ran(lambda index: 150, FakeDetector(0.1))
-    for before, after in zip(recorder.results, recorder.results[1:], strict=False):
+    for before, after in zip(recorder.results(), recorder.results()[1:], strict=False):
         if after.verdict is Verdict.STALE:
             assert (after.frame_id, after.score, after.regions) == (
                 before.frame_id,
@@ -267,15 +208,24 @@ def test_a_stale_message_repeats_the_last_result() -> None:
 
 def test_before_the_first_result_messages_are_stale_without_a_frame() -> None:
     recorder, _ = ran(lambda index: 10, FakeDetector(0.2))
-    first = recorder.results[0]
+    first = recorder.results()[0]
     assert (first.verdict, first.frame_id, first.mask) == (Verdict.STALE, None, None)
 
 
 def test_the_newest_frame_wins_before_inference() -> None:
-    recorder, summary = ran(lambda index: 10, FakeDetector(0.06), period_s=0.005)
-    ids = [result.frame_id for result in recorder.results if result.verdict is Verdict.OK]
-    assert summary.ledger.dropped["replaced"] > 5
-    assert max(np.diff(ids)) > 5
+    camera, detector, recorder = FakeCamera(), FakeDetector(), Sent()
+    pipeline = line(camera, detector, recorder, settings(duration_s=None))
+    detector.gate.clear()
+    pipeline.start()
+    camera.push(10)
+    assert detector.entered.wait(60)
+    camera.push(*[10] * 9)
+    recorder.wait_for(lambda result: result.ledger.captured == 10)
+    detector.gate.set()
+    recorder.wait_for(lambda result: result.frame_id == 9)
+    ledger = pipeline.stop()["press-1"].ledger
+    assert [result.frame_id for result in recorder.results() if result.verdict is Verdict.OK] == [0, 9]
+    assert ledger.dropped["replaced"] == 8
 
 
 @pytest.mark.parametrize("fps", [10.0, 40.0])
@@ -313,7 +263,7 @@ def test_a_detector_that_takes_two_frames_at_once_gets_the_next_before_it_is_ask
 
     detector = TwoAtOnce(seconds=0.02)
     recorder, summary = ran(lambda index: 10, detector, settings(50.0, 1.0), period_s=0.002)
-    frame_ids = [result.frame_id for result in recorder.results if result.verdict is Verdict.OK]
+    frame_ids = [result.frame_id for result in recorder.results() if result.verdict is Verdict.OK]
     assert detector.most == 2
     assert frame_ids == sorted(frame_ids)
     assert summary.ledger.in_flight == 0
@@ -321,7 +271,7 @@ def test_a_detector_that_takes_two_frames_at_once_gets_the_next_before_it_is_ask
 
 def test_a_mask_arrives_as_the_detector_made_it() -> None:
     recorder, _ = ran(lambda index: 150)
-    anomalous = next(result for result in recorder.results if result.verdict is Verdict.ANOMALOUS)
+    anomalous = next(result for result in recorder.results() if result.verdict is Verdict.ANOMALOUS)
     assert anomalous.mask.shape == SIZE
     assert anomalous.mask.sum() == 1
     assert anomalous.mask[0, 0]
@@ -332,7 +282,7 @@ def test_a_mask_arrives_as_the_detector_made_it() -> None:
 
 def test_a_failed_inspection_is_a_fault_with_its_reason() -> None:
     recorder, _ = ran(lambda index: 200)
-    fault = next(result for result in recorder.results if result.verdict is Verdict.FAULT)
+    fault = next(result for result in recorder.results() if result.verdict is Verdict.FAULT)
     assert (fault.health.reason, fault.score, fault.mask) == (
         "inference: RuntimeError: out of memory",
         None,
@@ -349,12 +299,12 @@ def test_after_a_failed_inspection_good_results_come_again() -> None:
     recorder, _ = ran(lambda index: 200 if index == 0 else 10)
     assert verdicts(recorder)[-1] in ("ok", "stale")
     assert "fault" in verdicts(recorder)
-    assert recorder.results[-1].health.state == "ok"
+    assert recorder.results()[-1].health.state == "ok"
 
 
 def test_until_then_health_is_degraded() -> None:
     recorder, _ = ran(lambda index: 200, FakeDetector(0.1))
-    states = [(result.verdict.value, result.health.state) for result in recorder.results]
+    states = [(result.verdict.value, result.health.state) for result in recorder.results()]
     assert ("stale", "degraded") in states
 
 
@@ -370,7 +320,7 @@ def test_a_score_that_is_not_a_number_is_a_fault() -> None:
 
 def test_a_dead_camera_is_a_fault_with_its_reason() -> None:
     recorder, _ = ran(lambda index: 10 if index < 5 else CameraError("cable pulled"))
-    last = recorder.results[-1]
+    last = recorder.results()[-1]
     assert (last.verdict, last.health.reason) == (Verdict.FAULT, "camera: cable pulled")
 
 
@@ -390,7 +340,7 @@ def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch
 def test_a_silent_camera_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fbft_edge.line.station.SILENCE_NS", 50_000_000)
     recorder, _ = ran(lambda index: 10, period_s=30.0)
-    last = recorder.results[-1]
+    last = recorder.results()[-1]
     assert (last.verdict, last.health.state) == (Verdict.STALE, "degraded")
 
 
@@ -399,7 +349,7 @@ def test_a_silent_camera_degrades_health(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_finite_camera_ends_the_run_after_its_last_result() -> None:
     recorder, summary = ran(lambda index: 10 if index < 5 else None, chosen=settings(50.0, None), period_s=0.05)
-    fresh = [result.frame_id for result in recorder.results if result.verdict is Verdict.OK]
+    fresh = [result.frame_id for result in recorder.results() if result.verdict is Verdict.OK]
     assert (fresh, summary.ledger.captured, summary.ledger.published_fresh) == ([0, 1, 2, 3, 4], 5, 5)
 
 
@@ -407,7 +357,7 @@ def test_the_last_frame_of_a_finite_camera_is_inspected_however_slow_inference_i
     recorder, summary = ran(
         lambda index: 10 if index < 4 else None, FakeDetector(0.15), settings(50.0, None), period_s=0.01
     )
-    assert recorder.results[-1].frame_id == 3
+    assert recorder.results()[-1].frame_id == 3
     assert summary.ledger.dropped["shutdown"] == 0
 
 
@@ -422,26 +372,26 @@ def test_frames_in_flight_at_the_end_go_to_shutdown() -> None:
 
 
 def test_stop_ends_a_run_that_would_go_on() -> None:
-    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), Recorder(), settings(50.0, None))
+    pipeline = line(FakeCamera(every_s=0.01), FakeDetector(), Sent(), settings(50.0, None))
     pipeline.start()
     assert not pipeline.wait(0.1)
     assert pipeline.stop()["press-1"].ledger.is_closed
 
 
 def test_stop_does_not_wait_for_a_slow_camera() -> None:
-    pipeline = line(FakeCamera(lambda index: 10, 60.0), FakeDetector(), Recorder(), settings(0.1, None))
-    start_s = time.monotonic()
+    camera = FakeCamera(every_s=60.0)
+    pipeline = line(camera, FakeDetector(), Sent(), settings(0.1, None))
     pipeline.start()
-    pipeline.stop()
-    assert time.monotonic() - start_s < 20
+    ledger = pipeline.stop()["press-1"].ledger
+    assert (camera.closed.is_set(), ledger.captured) == (True, 0)
 
 
 def test_a_publisher_that_breaks_ends_the_run_with_its_error() -> None:
-    class Broken(Recorder):
+    class Broken(Sent):
         def send(self, parts: Sequence[bytes]) -> None:
             raise zmq.ZMQError(zmq.ETERM)
 
-    pipeline = line(FakeCamera(lambda index: 10), FakeDetector(), Broken(), settings(50.0, None))
+    pipeline = line(FakeCamera(every_s=0.01), FakeDetector(), Broken(), settings(50.0, None))
     pipeline.start()
     assert pipeline.wait(20)
     with pytest.raises(zmq.ZMQError):
@@ -449,10 +399,11 @@ def test_a_publisher_that_breaks_ends_the_run_with_its_error() -> None:
 
 
 def test_status_says_what_the_last_message_said() -> None:
-    pipeline = line(FakeCamera(lambda index: 150), FakeDetector(), Recorder(), settings(20.0, None))
+    pipeline = line(FakeCamera(every_s=0.01, answers=150), FakeDetector(), Sent(), settings(20.0, None))
     pipeline.start()
-    while (status := pipeline.status()["press-1"]).verdict is not Verdict.ANOMALOUS:
-        pipeline.wait(0.01)
+    status = wait_until(
+        lambda: pipeline.status()["press-1"], "a defect", lambda status: status.verdict is Verdict.ANOMALOUS
+    )
     pipeline.stop()
     assert status.score == pytest.approx(150 / 255)
     assert status.latency_ms is not None
@@ -494,7 +445,7 @@ def sequences(subscriber: zmq.Socket[bytes]) -> list[int]:
 
 
 def published(publisher: ResultPublisher, duration_s: float, fps: float = 50.0) -> Summary:
-    pipeline = line(FakeCamera(lambda index: 150), FakeDetector(), publisher, settings(fps, duration_s))
+    pipeline = line(FakeCamera(every_s=0.01, answers=150), FakeDetector(), publisher, settings(fps, duration_s))
     pipeline.start()
     pipeline.wait(20)
     return pipeline.stop()["press-1"]

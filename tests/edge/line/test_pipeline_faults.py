@@ -6,54 +6,44 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
 import zmq
+from doubles import SIZE, Answer, FakeCamera, Sent
 
-from fbft_edge.clock import now_ns
 from fbft_edge.detectors.model import DetectorsByLayout, Model
 from fbft_edge.errors import CameraError, EngineError
-from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.frame import Detection, Pixels, Verdict
 from fbft_edge.line.pipeline import Pipeline, Sender, Settings, Station, Summary
 from fbft_edge.messages.ledger import LedgerSnapshot
-from fbft_edge.messages.reading import Result, decode_message
+from fbft_edge.messages.reading import Result
 from fbft_edge.sockets.publisher import ResultPublisher
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
-SIZE = (8, 12)
 SEEDS = range(12)
 FPS = 400.0
 FRESH = (Verdict.OK, Verdict.ANOMALOUS)
 
 
-class RandomCamera:
+class RandomCamera(FakeCamera):
     """So many reads: frames that say what the detector is to do with them, and errors of a camera and of its driver."""
 
-    name, size, pixel_format = "press-1", SIZE, PixelFormat.RGB8
-
     def __init__(self, seed: int, num_reads: int = 150) -> None:
-        self._random, self._left = random.Random(seed), num_reads
-        self._closed = threading.Event()
-        self.delivered = 0
+        super().__init__(every_s=0.0, answers=self._any)
+        self._random, self._num_reads = random.Random(seed), num_reads
 
-    def read(self) -> Frame | None:
-        self._left -= 1
-        if self._closed.wait(self._random.choice((0, 0, 0.001, 0.004))) or self._left < 0:
+    def _any(self, number: int) -> Answer:
+        self.closed.wait(self._random.choice((0, 0, 0.001, 0.004)))
+        if number == self._num_reads:
             return None
         if self._random.random() < 0.15:
-            raise self._random.choice(
+            return self._random.choice(
                 (CameraError("cable pulled"), OSError(5, "Input/output error"), ValueError("odd"))
             )
-        self.delivered += 1
-        pixels = np.full((*SIZE, 3), self._random.randrange(256), np.uint8)
-        return Frame(self.name, self.delivered - 1, now_ns(), pixels)
-
-    def close(self) -> None:
-        self._closed.set()
+        return self._random.randrange(256)
 
 
 class RandomDetector:
@@ -84,30 +74,17 @@ class RandomDetector:
     def close(self) -> None: ...
 
 
-class Recorder:
-    """Keeps messages; breaks at one of them if it is told to."""
-
-    def __init__(self, breaks_at: int | None = None) -> None:
-        self._breaks_at = breaks_at
-        self.results: list[Result] = []
-
-    def send(self, parts: Sequence[bytes]) -> None:
-        if len(self.results) == self._breaks_at:
-            raise zmq.ZMQError(zmq.ENOTSUP)
-        self.results.append(decode_message(parts))
-
-
 @pytest.fixture(autouse=True)
 def _retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
 
 
-def assembled(camera: RandomCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
+def assembled(camera: FakeCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
     model = Model(DetectorsByLayout(lambda *layout: detector), 0.5, "ab" * 32)
     return Pipeline([Station(camera, settings)], model, publisher, settings)
 
 
-def line(seed: int, recorder: Recorder) -> tuple[Pipeline, RandomCamera]:
+def line(seed: int, recorder: Sent) -> tuple[Pipeline, RandomCamera]:
     camera = RandomCamera(seed)
     settings = Settings(FPS, "hall-3", with_preview=seed % 2 == 0)
     return assembled(camera, RandomDetector(1 + seed % 2), recorder, settings), camera
@@ -118,11 +95,11 @@ def outcome(request: pytest.FixtureRequest) -> tuple[list[Result], Summary, Rand
     """What a line published until its camera ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
-        recorder = Recorder()
+        recorder = Sent()
         pipeline, camera = line(request.param, recorder)
         pipeline.start()
         assert pipeline.wait(60)
-        return recorder.results, pipeline.stop()["press-1"], camera
+        return recorder.results(), pipeline.stop()["press-1"], camera
 
 
 Outcome = tuple[list[Result], Summary, RandomCamera]
@@ -183,57 +160,53 @@ def test_a_camera_that_ends_takes_no_inspected_frame_with_it(outcome: Outcome) -
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_publisher_that_breaks_anywhere_leaves_a_closed_ledger_and_its_error(seed: int) -> None:
-    recorder = Recorder(breaks_at=seed * 5)
+    recorder = Sent(breaks_at=seed * 5)
     pipeline, camera = line(seed, recorder)
     pipeline.start()
     assert pipeline.wait(60)
     with pytest.raises(zmq.ZMQError):
         pipeline.stop()
     ledger = pipeline.status()["press-1"].ledger
-    assert len(recorder.results) == seed * 5
+    assert len(recorder.messages) == seed * 5
     assert (ledger.is_closed, ledger.in_flight, ledger.captured) == (True, 0, camera.delivered)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_line_stopped_anywhere_accounts_for_every_frame(seed: int) -> None:
-    recorder = Recorder()
+    recorder = Sent()
     pipeline, camera = line(seed, recorder)
     pipeline.start()
     pipeline.wait(0.007 * seed)
     ledger = pipeline.stop()["press-1"].ledger
     assert (ledger.is_closed, ledger.in_flight, ledger.captured) == (True, 0, camera.delivered)
-    assert ledger.messages == len(recorder.results)
+    assert ledger.messages == len(recorder.messages)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_duration_ends_a_failing_line_with_its_exact_number_of_messages(seed: int) -> None:
-    recorder = Recorder()
+    recorder = Sent()
     camera = RandomCamera(seed, num_reads=10**9)
     pipeline = assembled(camera, RandomDetector(2), recorder, Settings(FPS, "hall-3", 0.01 * (seed + 1)))
     pipeline.start()
     assert pipeline.wait(60)
-    assert pipeline.stop()["press-1"].ledger.messages == len(recorder.results) == 4 * (seed + 1)
+    assert pipeline.stop()["press-1"].ledger.messages == len(recorder.messages) == 4 * (seed + 1)
 
 
 def test_a_frame_that_cannot_begin_is_a_fault_and_the_next_one_is_inspected() -> None:
-    class Scripted(RandomCamera):
-        def read(self) -> Frame | None:
-            if self._closed.wait(0.02) or self.delivered == 6:
-                return None
-            self.delivered += 1
-            level = 5 if self.delivered % 2 else 100
-            return Frame(self.name, self.delivered - 1, now_ns(), np.full((*SIZE, 3), level, np.uint8))
-
-    recorder, detector = Recorder(), RandomDetector(2)
-    pipeline = assembled(Scripted(0), detector, recorder, Settings(FPS, "hall-3"))
+    camera, recorder, detector = FakeCamera(), Sent(), RandomDetector(2)
+    pipeline = assembled(camera, detector, recorder, Settings(FPS, "hall-3"))
     pipeline.start()
+    for frame_id, level in enumerate((5, 100) * 3):
+        camera.push(level)
+        recorder.wait_for(lambda result, frame_id=frame_id: result.frame_id == frame_id)
+    camera.push(None)
     assert pipeline.wait(60)
     pipeline.stop()
-    told = [(result.frame_id, result.verdict) for result in recorder.results if result.frame_id is not None]
+    told = [(result.frame_id, result.verdict) for result in recorder.results() if result.frame_id is not None]
     first = dict(reversed(told))
     assert {frame_id: first[frame_id] for frame_id in (0, 2, 4)} == dict.fromkeys((0, 2, 4), Verdict.FAULT)
     assert {frame_id: first[frame_id] for frame_id in (1, 3, 5)} == dict.fromkeys((1, 3, 5), Verdict.OK)
-    reasons = {result.health.reason for result in recorder.results if result.verdict is Verdict.FAULT}
+    reasons = {result.health.reason for result in recorder.results() if result.verdict is Verdict.FAULT}
     assert reasons == {"inference: no memory on the device"}
     assert detector.judged == [100] * 3
 
