@@ -30,10 +30,12 @@ from rich.table import Table
 from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
 from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.cli.reports import show_timing
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import OpenVinoDetector, native_precision, openvino_core
 from fbft_edge.detectors.tiling import best_tile_px, patch_grid
-from fbft_edge.jobs.bench import measure_floors, run_bench
+from fbft_edge.jobs.bench import bench, measure_floors
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE
@@ -86,7 +88,11 @@ def _compare(folder: Path, size: int, rounds: int, console: Console) -> dict[str
         numbers = medians[name], min(values), max(values)
         table.add_row(name, *(f"{value:.3f}" for value in numbers), *(f"{ratios[ours][name]:.2f}" for ours in bundles))
     console.print(table)
-    stages = {name: run_bench(bundle, size, size, 3, console) for name, bundle in bundles.items()}
+    stages = {}
+    for name, bundle in bundles.items():
+        timing = bench(bundle, size, size, 3, TerminalProgress(console))
+        show_timing(timing, console)
+        stages[name] = timing.figures
     return {
         "size": size,
         "rounds": rounds,

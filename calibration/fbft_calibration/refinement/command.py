@@ -28,7 +28,8 @@ from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import read_image, write_image
-from fbft_edge.jobs.inspection import OVERVIEW, output_names, results_file
+from fbft_edge.jobs.inspection import OVERVIEW, output_names
+from fbft_edge.jobs.results_file import results_file
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ def refine_images(
         ImageError: The results cannot be written.
     """
     console = console or Console(quiet=True)
-    with BundleRefiner(bundle, weights, settings) as refiner, results_file(out) as file:
+    with BundleRefiner(bundle, weights, settings) as refiner, results_file(out, ("masks", "overlays")) as file:
         writer = _Writer(refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
         named = list(zip(paths, output_names(paths), strict=True))
         for path, name in tracked(named, "Refining", console):

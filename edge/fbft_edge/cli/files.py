@@ -28,9 +28,14 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from fbft_edge.jobs.demo import run_demo
+    from fbft_edge.cli.reports import show_demo
+    from fbft_edge.cli.terminal import TerminalProgress
+    from fbft_edge.jobs.demo import demo
 
-    print(run_demo(args.out, args.seconds, args.fresh, Console(highlight=False)))
+    console = Console(highlight=False)
+    shown = demo(args.out, args.seconds, args.fresh, TerminalProgress(console))
+    show_demo(shown.outcomes, shown.figures, console)
+    print(shown.picture)
     return 0
 
 
@@ -55,11 +60,18 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from fbft_edge.jobs.inspection import inspect, report
+    from fbft_edge.cli.reports import show_inspection
+    from fbft_edge.cli.terminal import TerminalProgress
+    from fbft_edge.jobs.inspection import inspect
 
-    redraw = {"sharpen": args.sharpen, "refine": args.refine, "weights": args.weights}
-    inspection = inspect(args.bundle, args.images, args.out, args.engine, **redraw)
-    report(inspection, args.out, Console(highlight=False))
+    inspection = inspect(
+        *(args.bundle, args.images, args.out, args.engine),
+        sharpen=args.sharpen,
+        refine=args.refine,
+        weights=args.weights,
+        progress=TerminalProgress(),
+    )
+    show_inspection(inspection, args.out, Console(highlight=False))
     return inspection.exit_status(args.fail_on_anomaly)
 
 
@@ -86,11 +98,15 @@ def _bench(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fbft_edge.bundle.reading import open_bundle
-    from fbft_edge.jobs.bench import run_bench
+    from fbft_edge.cli.reports import show_timing
+    from fbft_edge.cli.terminal import TerminalProgress
+    from fbft_edge.jobs.bench import bench
 
-    bundle = open_bundle(args.bundle)
+    console, bundle = Console(highlight=False), open_bundle(args.bundle)
     height, width = args.frame_size or next(iter(bundle.frame_sizes), (1036, 1036))
-    print(json.dumps(run_bench(bundle, height, width, args.repeats, Console(highlight=False))))
+    timing = bench(bundle, height, width, args.repeats, TerminalProgress(console))
+    show_timing(timing, console)
+    print(json.dumps(timing.figures))
     return 0
 
 
@@ -105,9 +121,10 @@ def _doctor(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fbft_edge.bundle.reading import open_bundle
-    from fbft_edge.jobs.doctor import run_doctor
+    from fbft_edge.cli.reports import show_machine
+    from fbft_edge.jobs.doctor import doctor
 
-    run_doctor(Console(highlight=False), open_bundle(args.bundle) if args.bundle else None)
+    show_machine(doctor(open_bundle(args.bundle) if args.bundle else None), Console(highlight=False))
     return 0
 
 
@@ -138,10 +155,12 @@ def add_replay(parser: argparse.ArgumentParser) -> None:
 def _replay(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from fbft_edge.jobs.replay import replayed
-    from fbft_edge.jobs.replay_report import report, write_results
+    from fbft_edge.cli.reports import show_replay
+    from fbft_edge.cli.terminal import TerminalProgress
+    from fbft_edge.jobs.replay import replay
+    from fbft_edge.jobs.replay_results import write_results
 
-    compared = replayed(args.recordings, args.bundle, args.engine, args.tolerance, sharpen=args.sharpen)
-    summary = write_results(compared, args.out)
-    report(summary, args.out, Console(highlight=False))
+    options = {"sharpen": args.sharpen, "progress": TerminalProgress()}
+    summary = write_results(replay(args.recordings, args.bundle, args.engine, args.tolerance, **options), args.out)
+    show_replay(summary, args.out, Console(highlight=False))
     return summary.exit_status

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fbft_edge.cli.exit_status import refuse
 from fbft_edge.cli.options import add_client_keys, add_engine, add_sharpen, count, seconds
-from fbft_edge.errors import MessageError
+from fbft_edge.errors import ConfigError, MessageError
 from fbft_edge.names import (
     COMMANDS_ENDPOINT,
     DEFAULT_CAMERA,
@@ -132,10 +132,15 @@ def add_check_config(parser: argparse.ArgumentParser) -> None:
 def _check_config(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from fbft_edge.config import read_config
-    from fbft_edge.jobs.check_config import show_config
+    from fbft_edge.cli.reports import show_config
+    from fbft_edge.config import problem_lines, read_config
+    from fbft_edge.jobs.check_config import check_config
 
-    show_config(read_config(args.file), args.file, Console(highlight=False))
+    config = read_config(args.file)
+    findings = check_config(config)
+    show_config(config, findings, Console(highlight=False))
+    if problems := [f"{args.file}: {found.key}: {found.problem}" for found in findings if found.problem is not None]:
+        raise ConfigError(problem_lines(problems))
     return 0
 
 

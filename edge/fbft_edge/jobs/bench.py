@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import openvino
 from openvino import opset13
-from rich.console import Console
-from rich.table import Table
 
 from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision, openvino_core
@@ -24,6 +22,7 @@ from fbft_edge.detectors.scoring import find_regions, image_score
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Uint8
+from fbft_edge.progress import SILENT, Progress
 
 _MODEL_STAGES = ("teacher", "students", "prototypes", "distance")
 
@@ -47,11 +46,24 @@ class Floors:
     bytes_per_s: float
 
 
-def run_bench(bundle: Bundle, height: int, width: int, repeats: int, console: Console) -> dict[str, Any]:
-    """Time every stage of one frame size; prints floors and the stage table.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a frame goes: the floors, the stages in their order, and all figures, fit for JSON."""
 
-    Returns:
-        The figures, fit for JSON.
+    floors: Floors
+    stages: tuple[Stage, ...]
+    figures: dict[str, Any]
+
+
+def bench(bundle: Bundle, height: int, width: int, repeats: int, progress: Progress = SILENT) -> Timing:
+    """Time every stage of one frame size.
+
+    Args:
+        bundle: Whose model runs.
+        height: Of a frame, in pixels.
+        width: Of a frame, in pixels.
+        repeats: The median of so many is taken.
+        progress: Told the floors, before any stage is timed.
 
     Raises:
         ArgumentError: Fewer than one repeat.
@@ -60,7 +72,7 @@ def run_bench(bundle: Bundle, height: int, width: int, repeats: int, console: Co
         raise ArgumentError(f"--repeats {repeats} must be at least 1")
     precision = accepted_precision(bundle)
     floors = measure_floors(precision, bundle.teacher.embed_dim)
-    console.print(
+    progress.say(
         f"floors: {floors.flops_per_s / 1e12:.2f} TFLOP/s in {precision} matrix products, "
         f"{floors.bytes_per_s / 1e9:.1f} GB/s copied"
     )
@@ -70,8 +82,7 @@ def run_bench(bundle: Bundle, height: int, width: int, repeats: int, console: Co
     stages = [*_model_stages(bundle, detector, repeats), *_own_stages(detector, pixels, repeats)]
     stages.sort(key=lambda stage: ("tiles", *_MODEL_STAGES, "map", "score", "mask").index(stage.name))
     figures = _figures(bundle, detector, floors, stages, frame_s, (height, width))
-    console.print(_table(stages, floors, figures))
-    return figures
+    return Timing(floors, tuple(stages), figures)
 
 
 def measure_floors(precision: str, embed_dim: int) -> Floors:
@@ -219,25 +230,3 @@ def _figures(
         "floors": {"flops_per_s": floors.flops_per_s, "bytes_per_s": floors.bytes_per_s},
         "stages_ms": {stage.name: stage.median_ms for stage in stages},
     }
-
-
-def _table(stages: list[Stage], floors: Floors, figures: dict[str, Any]) -> Table:
-    height, width = figures["frame"]
-    table = Table(
-        title=f"{height}x{width}, {figures['tiles']} tiles of {figures['tile_px']} px: "
-        f"{figures['frames_per_s']:.2f} frames/s, {figures['flops_share_of_peak']:.0%} of the matrix peak",
-    )
-    for heading in ("stage", "ms", "share", "GFLOP", "of peak", "MB", "of copy rate"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in stages:
-        seconds = stage.median_ms / 1e3
-        table.add_row(
-            stage.name,
-            f"{stage.median_ms:.2f}",
-            f"{stage.median_ms / figures['frame_ms']:.1%}",
-            f"{stage.flops / 1e9:.2f}",
-            f"{stage.flops / seconds / floors.flops_per_s:.1%}",
-            f"{stage.bytes_moved / 1e6:.1f}",
-            f"{stage.bytes_moved / seconds / floors.bytes_per_s:.1%}",
-        )
-    return table

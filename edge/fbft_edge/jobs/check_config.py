@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cameras import camera_opener, local_path
 from fbft_edge.cameras.video import without_password
-from fbft_edge.config import CameraConfig, LineConfig, problem_lines
-from fbft_edge.errors import CameraError, ConfigError, FbftError
+from fbft_edge.config import CameraConfig, LineConfig
+from fbft_edge.errors import CameraError, FbftError
 from fbft_edge.service.http_endpoint import check_http_bind
 from fbft_edge.sockets.access import CurveServer
 from fbft_edge.sockets.endpoints import check_bind
@@ -45,27 +41,7 @@ class Finding:
     problem: str | None
 
 
-def show_config(config: LineConfig, file: Path, console: Console) -> None:
-    """Print what would run.
-
-    Raises:
-        ConfigError: Something would not; one line for each problem.
-    """
-    found = findings(config)
-    count = len(config.cameras)
-    title = f"{config.site}: {count} camera{'s' if count > 1 else ''}, {config.fps:g} messages per second each"
-    table = Table("what", "state", "detail", title=title)
-    for finding in found:
-        state = "[green]ready[/]" if finding.problem is None else "[red]problem[/]"
-        table.add_row(escape(finding.key), state, escape(finding.detail))
-    if absent := [name for name in SWITCHED_ON_BY_BEING_THERE if getattr(config, name) is None]:
-        table.add_row(", ".join(absent), "off", "not in the configuration")
-    console.print(table)
-    if problems := [f"{file}: {finding.key}: {finding.problem}" for finding in found if finding.problem is not None]:
-        raise ConfigError(problem_lines(problems))
-
-
-def findings(config: LineConfig) -> list[Finding]:
+def check_config(config: LineConfig) -> list[Finding]:
     """Everything that is to run, in the order of the configuration."""
     bundle, problem = _opened_bundle(config)
     masks = ", masks sharpened" if config.sharpen else ""
@@ -80,6 +56,11 @@ def findings(config: LineConfig) -> list[Finding]:
     found.append(_finding("publish.bind", f"{config.publish.bind}, {way}", check))
     found += _sections(config, way, is_encrypted)
     return found
+
+
+def switched_off(config: LineConfig) -> list[str]:
+    """Parts that are not to run, as the configuration has no section of theirs."""
+    return [name for name in SWITCHED_ON_BY_BEING_THERE if getattr(config, name) is None]
 
 
 def _sections(config: LineConfig, way: str, is_encrypted: bool) -> Iterator[Finding]:

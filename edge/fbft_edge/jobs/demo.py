@@ -1,4 +1,4 @@
-"""The whole job on synthetic parts: render, fit, run a line, inspect; out come a table and a picture.
+"""The whole job on synthetic parts: render, fit, run a line, inspect; out come what was found and a picture.
 
 Fitting runs in a process of its own, so that nothing here needs torch. Knows nothing about how a part is
 rendered, a bundle fitted or a frame inspected.
@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.extras import require_extra
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet
 from fbft_edge.frames.frame import Detection, Region, Uint8, Verdict
 from fbft_edge.frames.images import read_image, write_image
-from fbft_edge.jobs.inspection import RESULTS, inspect
+from fbft_edge.jobs.inspection import inspect
+from fbft_edge.jobs.results_file import RESULTS
 from fbft_edge.messages.reading import Result
+from fbft_edge.progress import SILENT, Progress
 from fbft_edge.sockets.subscriber import ResultSubscriber
 from fbft_edge.synthetic import GENERATOR_VERSION, render_part
 
@@ -101,17 +100,23 @@ class LineFigures:
     latency_ms: tuple[float, float] | None
 
 
-def run_demo(out: Path, seconds: float, fresh: bool, console: Console) -> Path:
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What came of a demo: every test part, the line, and the picture's path."""
+
+    outcomes: list[Outcome]
+    figures: LineFigures
+    picture: Path
+
+
+def demo(out: Path, seconds: float, fresh: bool, progress: Progress = SILENT) -> Demonstration:
     """Run the demo in a folder; what a former run of the same version left there is used again.
 
     Args:
         out: Made if it does not exist.
         seconds: How long the line runs.
         fresh: Render and fit again in any case.
-        console: Told how it goes.
-
-    Returns:
-        The picture's path.
+        progress: Told how it goes.
 
     Raises:
         ArgumentError: `seconds` is not positive, or endless.
@@ -124,30 +129,29 @@ def run_demo(out: Path, seconds: float, fresh: bool, console: Console) -> Path:
     parts = None if fresh else stamped_parts(out)
     if parts is None:
         require_extra("calibration", "fitting")
-        parts = render_set(out)
+        parts = render_set(out, progress)
         fit(out / "nominal", bundle)
         write_stamp(out, parts)
     else:
-        console.print(f"Using the parts and the bundle in {out} again; --fresh fits a new one.", markup=False)
-    console.print(f"Running a line on a synthetic camera for {seconds:g} s")
+        progress.say(f"Using the parts and the bundle in {out} again; --fresh fits a new one.")
+    progress.say(f"Running a line on a synthetic camera for {seconds:g} s")
     figures = line_figures(watch_line(bundle, seconds))
-    inspect(bundle, [out / "test" / f"{part.name}.png" for part in parts], out / "inspection")
+    pictures = [out / "test" / f"{part.name}.png" for part in parts]
+    inspect(bundle, pictures, out / "inspection", progress=progress)
     outcomes = read_outcomes(out / "inspection", parts)
-    console.print(demo_table(outcomes, figures))
     write_image(out / PICTURE, demo_picture(outcomes, out / "test"))
-    return out / PICTURE
+    return Demonstration(outcomes, figures, out / PICTURE)
 
 
-def render_set(out: Path) -> list[DemoPart]:
+def render_set(out: Path, progress: Progress = SILENT) -> list[DemoPart]:
     """Write the nominal parts and the test parts; returns the latter."""
     for folder in (out / "nominal", out / "test"):
         _make_folder(folder)
-    console = Console(stderr=True)
-    for index in track(range(_NUM_NOMINAL), "Rendering nominal parts", console=console):
+    for index in progress.track(range(_NUM_NOMINAL), "Rendering nominal parts"):
         write_image(out / "nominal" / f"{index:03}.png", render_part(index, _SIDE_PX, _SIDE_PX).pixels)
     sizes_px = [0] * _NUM_TEST_NOMINAL + [size for size in DEFECT_SIZES_PX for _ in range(_NUM_PER_SIZE)]
     numbered = list(enumerate(sizes_px, start=_NUM_NOMINAL))
-    shown = track(numbered, "Rendering test parts", console=console)
+    shown = progress.track(numbered, "Rendering test parts")
     return [_render_test_part(out / "test", seed, size_px) for seed, size_px in shown]
 
 
@@ -279,29 +283,14 @@ def _read_detection(folder: Path, line: dict[str, Any]) -> Detection:
     return Detection(line["score"], line["peak"], mask, regions, line["verdict"] == Verdict.ANOMALOUS.value)
 
 
-def demo_table(outcomes: Sequence[Outcome], figures: LineFigures) -> Table:
-    """What was found, by size, and how the line ran."""
-    table = Table(title="Demo", show_header=False)
-    for size_px in DEFECT_SIZES_PX:
-        found, number = _found(outcomes, size_px)
-        table.add_row(f"defects of {size_px} px found", f"{found} of {number}")
-    table.add_section()
-    false_alarms, number = _false_alarms(outcomes)
-    table.add_row("false alarms on nominal parts", f"{false_alarms} of {number}")
-    table.add_section()
-    table.add_row("frames inspected", f"{figures.inspected_hz:.1f} per second")
-    if figures.latency_ms:
-        table.add_row("capture to publish", "p50 {:.0f} ms, p99 {:.0f} ms".format(*figures.latency_ms))
-    table.add_row("messages", f"{figures.messages} received, {figures.lost} lost")
-    return table
-
-
-def _found(outcomes: Sequence[Outcome], size_px: int) -> tuple[int, int]:
+def found(outcomes: Sequence[Outcome], size_px: int) -> tuple[int, int]:
+    """How many parts with a defect of that size were found, and how many there are."""
     of_size = [outcome.is_found for outcome in outcomes if outcome.part.size_px == size_px]
     return sum(of_size), len(of_size)
 
 
-def _false_alarms(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+def false_alarms(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    """How many nominal parts were called anomalous, and how many there are."""
     alarms = [outcome.detection.is_anomalous for outcome in outcomes if not outcome.part.size_px]
     return sum(alarms), len(alarms)
 
@@ -315,11 +304,11 @@ def demo_picture(outcomes: Sequence[Outcome], folder: Path) -> Uint8:
     nominal = [outcome for outcome in outcomes if not outcome.part.size_px]
     shown = [_example(outcomes, size_px) for size_px in DEFECT_SIZES_PX] + nominal[:2]
     cards = [card(_entry(outcome, folder)) for outcome in shown]
-    found = [_found(outcomes, size_px) for size_px in DEFECT_SIZES_PX]
+    by_size = [found(outcomes, size_px) for size_px in DEFECT_SIZES_PX]
     subtitle = (
-        f"{sum(one for one, _ in found)} of {sum(number for _, number in found)} defects of "
+        f"{sum(one for one, _ in by_size)} of {sum(number for _, number in by_size)} defects of "
         f"{DEFECT_SIZES_PX[0]} to {DEFECT_SIZES_PX[-1]} px found, "
-        "{} false alarms on {} nominal parts".format(*_false_alarms(outcomes))
+        "{} false alarms on {} nominal parts".format(*false_alarms(outcomes))
     )
     return contact_sheet(cards, "fbft-edge demo", subtitle, num_columns=4)
 

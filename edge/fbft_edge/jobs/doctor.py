@@ -10,16 +10,12 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from importlib import metadata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import openvino
 import zmq
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.reading import Bundle
@@ -65,16 +61,14 @@ class Finding:
     detail: str
 
 
-def run_doctor(console: Console, bundle: Bundle | None = None) -> None:
-    """Print all findings as a table, those on a bundle's engines last."""
-    table = Table("what", "state", "detail", title=f"fbft-edge {metadata.version('fbft-edge')} on this machine")
-    for finding in (*findings(), *(engine_findings(bundle) if bundle else ())):
-        colour = "green" if finding.state is State.READY else "yellow"
-        table.add_row(escape(finding.subject), f"[{colour}]{finding.state.value}[/]", escape(finding.detail))
-    console.print(table)
+def doctor(bundle: Bundle | None = None) -> Iterator[Finding]:
+    """Everything that decides what this machine can run, and then the engines of a bundle."""
+    yield from machine_findings()
+    if bundle is not None:
+        yield from engine_findings(bundle)
 
 
-def findings() -> Iterator[Finding]:
+def machine_findings() -> Iterator[Finding]:
     """Everything that decides what this machine can run."""
     yield _machine()
     yield _cpu_engine()

@@ -8,18 +8,14 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Table
 
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors import Detector
@@ -30,8 +26,9 @@ from fbft_edge.frames.drawing import Entry, card, contact_sheet, overlay
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import image_paths, read_image, write_image
 from fbft_edge.jobs.refiner import Refiner, open_refiner, require_refiner
+from fbft_edge.jobs.results_file import results_file
+from fbft_edge.progress import SILENT, Progress
 
-RESULTS = "results.jsonl"
 OVERVIEW = "overview.png"
 _NUM_CARDS = 12
 
@@ -63,8 +60,9 @@ def inspect(
     sharpen: bool = False,
     refine: bool = False,
     weights: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Inspection:
-    """Inspect image files and folders of them with a bundle; engine and a progress bar go to stderr.
+    """Inspect image files and folders of them with a bundle.
 
     Args:
         bundle_path: Of the bundle.
@@ -74,6 +72,7 @@ def inspect(
         sharpen: See there.
         refine: Redraw what is flagged by `fbft_edge.jobs.refiner`; verdicts and scores stay.
         weights: Local teacher weights for that, or None for the teacher's own.
+        progress: Told the engine, and how far it is.
 
     Raises:
         ArgumentError: There is nothing to inspect, masks cannot be refined here, or options contradict each other.
@@ -85,13 +84,12 @@ def inspect(
     _require_one_way(sharpen, refine, weights)
     paths = expanded(inputs)
     bundle = open_bundle(bundle_path)
-    console = Console(stderr=True, highlight=False)
     told: set[str] = set()
 
     def made(height: int, width: int) -> Detector:
         opened = open_detector(bundle, height, width, engine=engine, sharpen=sharpen)
         if opened.reason not in told:
-            console.print(f"engine: {opened.reason}", markup=False)
+            progress.say(f"engine: {opened.reason}")
         told.add(opened.reason)
         return opened.detector
 
@@ -100,7 +98,7 @@ def inspect(
         if refine:
             refiner = stack.enter_context(closing(open_refiner(bundle, weights)))
             detect = partial(_refined, detect, refiner)
-        return inspect_images(bundle, paths, out, detect, track(paths, "Inspecting", console=console))
+        return inspect_images(bundle, paths, out, detect, progress)
 
 
 def _require_one_way(sharpen: bool, refine: bool, weights: Path | None) -> None:
@@ -123,7 +121,7 @@ def inspect_images(
     paths: Sequence[Path],
     out: Path,
     detect: Callable[[Uint8], Detection],
-    progress: Iterable[Path] | None = None,
+    progress: Progress = SILENT,
 ) -> Inspection:
     """Inspect image files and write `out`; a line of results is on disk before the next image is read.
 
@@ -132,7 +130,7 @@ def inspect_images(
         paths: Image files; one that cannot be read gets a line with verdict `fault` and the reason.
         out: Made if it does not exist; gets `masks/`, `overlays/`, `results.jsonl` and `overview.png`.
         detect: Takes a picture of any size.
-        progress: Yields the paths again, for a progress bar.
+        progress: Told how far it is.
 
     Raises:
         BundleError: The bundle has no thresholds.
@@ -140,8 +138,9 @@ def inspect_images(
     """
     writer = _Writer(bundle, out)
     inspection = Inspection()
-    with results_file(out) as file:
-        for path, name in zip(progress or paths, output_names(paths), strict=True):
+    named = list(zip(paths, output_names(paths), strict=True))
+    with results_file(out, ("masks", "overlays")) as file:
+        for path, name in progress.track(named, "Inspecting"):
             line = writer.inspected(path, name, detect)
             inspection.counts[Verdict(line["verdict"])] += 1
             size = (line["height"], line["width"])
@@ -251,34 +250,3 @@ _NOTHING_DETECTED: dict[str, Any] = {
     "mask": None,
     "overlay": None,
 }
-
-
-@contextmanager
-def results_file(out: Path) -> Iterator[IO[str]]:
-    """Open `results.jsonl` in `out` and its neighbours' folders; a full disk becomes a user error."""
-    path = out / RESULTS
-    try:
-        for folder in (out / "masks", out / "overlays"):
-            folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise ImageError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
-
-
-def report(inspection: Inspection, out: Path, console: Console) -> None:
-    """Show how many images got which verdict."""
-    table = Table("verdict", "images", title=f"Results in {escape(str(out))}")
-    table.columns[1].justify = "right"
-    for verdict, what in (
-        (Verdict.OK, "ok"),
-        (Verdict.ANOMALOUS, "anomalous"),
-        (Verdict.FAULT, "unreadable"),
-    ):
-        table.add_row(what, str(inspection.counts[verdict]))
-    console.print(table)
-    for (height, width), number in inspection.foreign_sizes.items():
-        console.print(
-            f"{number} images have {height}x{width} pixels, a size that the thresholds were not found on; "
-            "their false-alarm rate is not known. Fit again with images of that size."
-        )

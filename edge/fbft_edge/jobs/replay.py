@@ -12,14 +12,13 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors.selection import OpenDetector, open_detector
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Detection
 from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.progress import SILENT, Progress
 from fbft_edge.recording.recordings import Recording, find_recordings, read_recording
 
 
@@ -56,7 +55,7 @@ class Comparison:
     mask_overlap: float
 
     def outcome(self, tolerance: float) -> Outcome:
-        """How both compare; see `replayed` for the tolerance."""
+        """How both compare; see `replay` for the tolerance."""
         if self.detection.is_anomalous is not self.recording.detection.is_anomalous:
             return Outcome.VERDICT
         if self.detection.score == self.recording.detection.score and self.mask_changed_px == 0:
@@ -82,10 +81,16 @@ class Replayed:
     reason: str | None = None
 
 
-def replayed(
-    inputs: Sequence[Path], bundle_path: Path, engine: str = "auto", tolerance: float = 0.0, *, sharpen: bool = False
+def replay(
+    inputs: Sequence[Path],
+    bundle_path: Path,
+    engine: str = "auto",
+    tolerance: float = 0.0,
+    *,
+    sharpen: bool = False,
+    progress: Progress = SILENT,
 ) -> Iterator[Replayed]:
-    """Replay recordings one after the other, as they are asked for; engine and a progress bar go to stderr.
+    """Replay recordings one after the other, as they are asked for.
 
     Args:
         inputs: Recordings, or folders of them.
@@ -94,6 +99,7 @@ def replayed(
         tolerance: The score may change by this share of the image threshold, and the masks' intersection over union
             be this far from 1; 0 when every bit has to be the same.
         sharpen: See `open_detector`; as the line had it that recorded.
+        progress: Told the engine, and how far it is.
 
     Raises:
         ArgumentError: The tolerance is not a fraction.
@@ -106,21 +112,20 @@ def replayed(
     paths = [path for given in inputs for path in find_recordings(given)]
     bundle = open_bundle(bundle_path)
     bundle.require_thresholds()
-    return _each(paths, bundle, engine, tolerance, sharpen)
+    return _each(paths, _Replayer(bundle, engine, sharpen, progress), tolerance, progress)
 
 
-def _each(paths: Sequence[Path], bundle: Bundle, engine: str, tolerance: float, sharpen: bool) -> Iterator[Replayed]:
-    console = Console(stderr=True, highlight=False)
-    with closing(_Replayer(bundle, engine, sharpen, console)) as replayer:
-        for path in track(paths, "Replaying", console=console):
+def _each(paths: Sequence[Path], replayer: _Replayer, tolerance: float, progress: Progress) -> Iterator[Replayed]:
+    with closing(replayer):
+        for path in progress.track(paths, "Replaying"):
             yield replayer.replayed(path, tolerance)
 
 
 class _Replayer:
     """Replays recordings, with one detector for each size and pixel format."""
 
-    def __init__(self, bundle: Bundle, engine: str, sharpen: bool, console: Console) -> None:
-        self._bundle, self._engine, self._sharpen, self._console = bundle, engine, sharpen, console
+    def __init__(self, bundle: Bundle, engine: str, sharpen: bool, progress: Progress) -> None:
+        self._bundle, self._engine, self._sharpen, self._progress = bundle, engine, sharpen, progress
         self._detectors: dict[tuple[int, int, PixelFormat], OpenDetector] = {}
 
     def replayed(self, path: Path, tolerance: float) -> Replayed:
@@ -146,7 +151,7 @@ class _Replayer:
         key = height, width, pixel_format
         if key not in self._detectors:
             self._detectors[key] = open_detector(self._bundle, *key, self._engine, sharpen=self._sharpen)
-            self._console.print(f"engine: {self._detectors[key].reason}", markup=False)
+            self._progress.say(f"engine: {self._detectors[key].reason}")
         return self._detectors[key]
 
 

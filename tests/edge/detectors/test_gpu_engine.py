@@ -24,6 +24,7 @@ from fbft_edge.bundle.engines import Sidecar, write_sidecar
 from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
 from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.cli.main import main
+from fbft_edge.cli.reports import show_machine
 from fbft_edge.detectors import tensorrt_engine
 from fbft_edge.detectors.cuda_driver import Gpu, cuda_driver, first_gpu
 from fbft_edge.detectors.device import CudaDetector
@@ -32,7 +33,7 @@ from fbft_edge.detectors.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, r
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.jobs.doctor import Finding, State, engine_findings, findings, run_doctor
+from fbft_edge.jobs.doctor import Finding, State, doctor, engine_findings, machine_findings
 
 SIZE = (112, 168)
 BrightBundle = Callable[..., Bundle]
@@ -147,7 +148,7 @@ def test_a_gpu_is_what_its_kernels_are_compiled_for(
 
 
 def finding(subject: str) -> Finding:
-    return next(each for each in findings() if each.subject == subject)
+    return next(each for each in machine_findings() if each.subject == subject)
 
 
 @pytest.mark.parametrize(("shares_memory", "words"), [(False, "its own"), (True, "shared with the host")])
@@ -216,7 +217,7 @@ def test_the_doctor_shows_a_stale_engine_with_the_command_that_renews_it(bright_
 
 def test_an_engine_is_shown_under_its_whole_name_whatever_is_in_it(bright_bundle: BrightBundle) -> None:
     out = io.StringIO()
-    run_doctor(Console(file=out, width=300), with_engine(bright_bundle(), name="rtx[red]-[bold]"))
+    show_machine(doctor(with_engine(bright_bundle(), name="rtx[red]-[bold]")), Console(file=out, width=300))
     assert "engine rtx[red]-[bold]" in out.getvalue()
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from safetensors import safe_open
 
 from fbft_edge.bundle.reading import PROTOTYPES, Bundle
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError
-from fbft_edge.jobs.bench import graph_flops, run_bench
+from fbft_edge.jobs.bench import bench, graph_flops
 
 STAGES = {"tiles", "teacher", "students", "prototypes", "distance", "map", "score", "mask"}
 MODEL_STAGES = {"teacher", "students", "prototypes", "distance"}
@@ -27,7 +28,7 @@ def output() -> io.StringIO:
 
 @pytest.fixture(scope="module")
 def figures(small_bundle: Bundle, output: io.StringIO) -> dict[str, Any]:
-    return run_bench(small_bundle, 140, 182, 2, Console(file=output, width=200))
+    return bench(small_bundle, 140, 182, 2, TerminalProgress(Console(file=output, width=200))).figures
 
 
 def teacher_flops(bundle: Bundle) -> int:
@@ -94,7 +95,7 @@ def test_the_geometry_is_that_of_the_bundle(figures: dict[str, Any], small_bundl
 @pytest.mark.parametrize("repeats", [0, -1])
 def test_fewer_than_one_repeat_is_refused(small_bundle: Bundle, repeats: int) -> None:
     with pytest.raises(ArgumentError, match="at least 1"):
-        run_bench(small_bundle, 140, 182, repeats, Console(quiet=True))
+        bench(small_bundle, 140, 182, repeats)
 
 
 def test_the_last_line_of_the_command_is_json(small_bundle: Bundle) -> None:

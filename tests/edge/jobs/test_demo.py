@@ -4,13 +4,13 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from fbft_edge.cli.main import main
+from fbft_edge.cli.reports import show_demo
 from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Detection, Verdict
@@ -22,10 +22,8 @@ from fbft_edge.jobs.demo import (
     LineFigures,
     Outcome,
     demo_picture,
-    demo_table,
     line_figures,
     read_outcomes,
-    run_demo,
     stamped_parts,
     watch_line,
     write_stamp,
@@ -82,9 +80,9 @@ def result(sequence: int, verdict: Verdict, latency_ms: int = 100, lost: int = 0
     )
 
 
-def text_of(table: Any) -> str:
+def text_of(outcomes: list[Outcome], figures: LineFigures) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(table)
+    show_demo(outcomes, figures, console)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
@@ -148,7 +146,7 @@ def test_a_line_that_runs_for_no_time_or_for_ever_is_refused_before_anything_is_
     tmp_path: Path, seconds: float
 ) -> None:
     with pytest.raises(ArgumentError, match="--seconds"):
-        run_demo(tmp_path / "out", seconds, False, Console(file=io.StringIO()))
+        demo.demo(tmp_path / "out", seconds, False)
 
     assert not (tmp_path / "out").exists()
 
@@ -201,14 +199,14 @@ def test_a_line_without_a_fresh_verdict_has_no_latency(verdicts: list[Verdict]) 
 
 
 def test_the_table_tells_what_was_found_of_each_size() -> None:
-    text = text_of(demo_table(full_set(), FIGURES))
+    text = text_of(full_set(), FIGURES)
 
     assert [f"defects of {size_px} px found" in text for size_px in DEFECT_SIZES_PX] == [True] * 6
     assert text.count("1 of 2") == 6
 
 
 def test_the_table_tells_false_alarms_rate_latency_and_losses() -> None:
-    text = text_of(demo_table(full_set(), FIGURES))
+    text = text_of(full_set(), FIGURES)
 
     for figure in ("1 of 4", "4.2 per second", "p50 210 ms, p99 390 ms", "150 received, 0 lost"):
         assert figure in text
@@ -313,7 +311,7 @@ def test_the_picture_shows_the_clearest_of_several(tmp_path: Path) -> None:
 
 
 def test_table_without_an_inspected_frame_leaves_the_latency_out() -> None:
-    text = text_of(demo_table(full_set(), LineFigures(3, 0, 0.0, None)))
+    text = text_of(full_set(), LineFigures(3, 0, 0.0, None))
 
     assert "capture to publish" not in text
     assert "0.0 per second" in text
@@ -327,4 +325,4 @@ def test_the_table_adds_up_to_the_whole_test_set() -> None:
 
 
 def test_lost_messages_are_told() -> None:
-    assert "148 received, 2 lost" in text_of(demo_table(full_set(), LineFigures(148, 2, 4.0, None)))
+    assert "148 received, 2 lost" in text_of(full_set(), LineFigures(148, 2, 4.0, None))

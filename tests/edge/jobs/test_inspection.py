@@ -15,12 +15,13 @@ from rich.console import Console
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli.main import main
+from fbft_edge.cli.reports import show_inspection
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import read_image, write_image
-from fbft_edge.jobs.inspection import Inspection, expanded, inspect, inspect_images, output_names, report
+from fbft_edge.jobs.inspection import Inspection, expanded, inspect, inspect_images, output_names
 
 
 class RedDetector:
@@ -355,7 +356,7 @@ def test_the_exit_status_tells_images_without_a_verdict(
 def test_the_report_counts_verdicts_and_names_foreign_sizes() -> None:
     inspection = Inspection(Counter({Verdict.OK: 7, Verdict.ANOMALOUS: 5, Verdict.FAULT: 2}), Counter({(60, 50): 3}))
     console = Console(file=io.StringIO(), width=100)
-    report(inspection, Path("out"), console)
+    show_inspection(inspection, Path("out"), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
 
     assert [row.split()[1:4:2] for row in text.splitlines() if "│" in row] == [

@@ -1,4 +1,4 @@
-"""Replayed recordings in; lines of results, a picture of those that differ and a table out.
+"""Replayed recordings in; lines of results, a picture of those that differ and a summary out.
 
 Knows nothing about bundles and engines.
 """
@@ -8,28 +8,22 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from fbft_edge.errors import ImageError
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, smallest_region
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import write_image
 from fbft_edge.jobs.replay import Comparison, Outcome, Replayed
+from fbft_edge.jobs.results_file import results_file
 
-RESULTS = "results.jsonl"
 DIFFERENCES = "differences.png"
 _AS_PUBLISHED = (Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE)
 _NUM_PAIRS = 8
-_NUM_LISTED = 10
 
 
 @dataclass(slots=True)
@@ -75,7 +69,7 @@ def write_results(all_replayed: Iterable[Replayed], out: Path) -> Summary:
         ImageError: The results cannot be written.
     """
     summary, pairs = Summary(), _Pairs()
-    with _results_file(out) as file:
+    with results_file(out) as file:
         for replayed in all_replayed:
             file.write(json.dumps(_result(replayed), allow_nan=False) + "\n")
             file.flush()
@@ -84,31 +78,6 @@ def write_results(all_replayed: Iterable[Replayed], out: Path) -> Summary:
         (out / DIFFERENCES).unlink(missing_ok=True)
     pairs.write(out / DIFFERENCES)
     return summary
-
-
-def report(summary: Summary, out: Path, console: Console) -> None:
-    """Show how many recordings came out how, and what explains it."""
-    table = Table("outcome", "recordings", title=f"Replay, results in {escape(str(out))}")
-    table.columns[1].justify = "right"
-    for outcome in Outcome:
-        table.add_row(outcome.value, str(summary.counts[outcome]))
-    console.print(table)
-    for line in _explanations(summary, out):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _explanations(summary: Summary, out: Path) -> Iterator[str]:
-    yield f"largest change of a score: {summary.largest_change:.3%} of the image threshold"
-    for (then, now), number in (+summary.other_bundles).most_common():
-        yield (
-            f"{number} recordings were made with another bundle: {then[:16]}, replayed with {now[:16]}; "
-            "what differs in them differs between the bundles"
-        )
-    for (then, now), number in (+summary.other_engines).most_common():
-        yield f"{number} recordings were made with another engine: {then}, replayed with {now}; try --tolerance 0.02"
-    yield from (f"  {line}" for line in summary.differing[:_NUM_LISTED])
-    if len(summary.differing) > _NUM_LISTED:
-        yield f"  and {len(summary.differing) - _NUM_LISTED} more in {out / RESULTS}"
 
 
 class _Pairs:
@@ -201,15 +170,3 @@ def _verdict(detection: Detection) -> str:
 def _engine_name(reason: str) -> str:
     """The engine without why it was chosen."""
     return reason.partition(" (")[0]
-
-
-@contextmanager
-def _results_file(out: Path) -> Iterator[IO[str]]:
-    """Open `results.jsonl`; a full disk becomes a user error."""
-    path = out / RESULTS
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise ImageError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
