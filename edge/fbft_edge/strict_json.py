@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fbft_edge.names import one_line
+
 _T = TypeVar("_T")
 
 
@@ -17,28 +19,31 @@ def json_from_bytes(raw: bytes) -> Any:
     """JSON as RFC 8259 has it: UTF-8, no NaN, no member twice in one object.
 
     Raises:
-        ValueError: It is not.
-        RecursionError: It is nested too deeply.
+        ValueError: It is not, or it is nested too deeply.
     """
-    return json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_members)
+    try:
+        return json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_members)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def typed(value: Any, kind: type[_T]) -> _T:
-    """A value as a dataclass has it, bounds in its `msgspec.Meta` included; members that it does not name are left out.
+    """A value as a dataclass or a `msgspec.Struct` has it, the bounds of its `msgspec.Meta` included.
 
-    Whole numbers pass where numbers are expected, and nothing else is turned into what it is not.
+    Whole numbers pass where numbers are expected, and nothing else is turned into what it is not. Members that are
+    not named there are left out, or refused by a `Struct` with `forbid_unknown_fields`.
 
     Args:
         value: From `json_from_bytes`: members that stand twice were refused there, which msgspec would accept.
         kind: What it has to be.
 
     Raises:
-        ValueError: It is not; the text says where.
+        ValueError: It is not; the text is one line that says where.
     """
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+    except (msgspec.ValidationError, UnicodeError) as error:  # halves of UTF-16 pairs, escaped, have no UTF-8
+        raise ValueError(one_line(str(error))) from None
 
 
 def text(value: Any) -> str:

@@ -84,10 +84,10 @@ def notes_from_json(value: Any) -> Notes:
 
 def notes_to_json(notes: Notes) -> dict[str, Any]:
     """The member `notes`; what is not known is left out."""
-    contents = asdict(notes)
-    others: dict[str, Any] = contents.pop("others")
+    contents = asdict(replace(notes, others={}))  # others may be nested deeper than copying reaches
+    del contents["others"]
     # A fit writes its three members together, though none of its images may have been left out.
     missing = [] if notes.fit_images_sha256 else ["fit_images_sha256", "left_out", "losses"]
     missing += [name for name in ("units", "nominal_statistics") if not contents[name]]
     missing += [] if notes.calibration.score else ["calibration"]
-    return {name: member for name, member in contents.items() if name not in missing} | others
+    return {name: member for name, member in contents.items() if name not in missing} | dict(notes.others)

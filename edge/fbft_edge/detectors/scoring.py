@@ -17,11 +17,10 @@ import numpy as np
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.errors import MapError
-from fbft_edge.frames.frame import Bool, Detection, Float32, Region
+from fbft_edge.frames.frame import MAX_REGIONS, Bool, Detection, Float32, Region
 from fbft_edge.frames.pixel_format import Window
 
 TOP_FRACTION = 0.001
-MAX_REGIONS = 256
 OUTLINE_OF_PEAK = 0.5
 MapOfWindow = Callable[[Window], Float32]
 Sharpen = Callable[[Bool, MapOfWindow], Bool]

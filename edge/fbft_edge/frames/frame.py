@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Uint8, rgb_from_pixels
 
-__all__ = ["Bool", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
+__all__ = ["MAX_REGIONS", "Bool", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
+
+MAX_REGIONS = 256
 
 
 class Verdict(str, Enum):
@@ -85,7 +87,7 @@ class Detection:
         mask: (height, width) bool, True where the anomaly map exceeds the pixel threshold and around that as far as the
             outlines reach (`fbft_edge.detectors.scoring`), or what became of that by sharpening
             (`fbft_edge.detectors.sharpening`); owned by the detection.
-        regions: Connected components of the mask, largest peak first.
+        regions: Connected components of the mask, largest peak first, at most `MAX_REGIONS`; the mask has all of them.
         is_anomalous: True when the score exceeds the image threshold or the mask is not empty.
         anomaly_map: (height, width) float32, or None when it was not asked for.
     """

@@ -26,8 +26,8 @@ import cv2
 import numpy as np
 
 from fbft_edge.errors import ArgumentError
-from fbft_edge.frames.frame import Bool, Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.messages.header import MASK_ENCODING, MAX_REGIONS, MAX_SIDE_PX, SCHEMA, Health, topic_for
+from fbft_edge.frames.frame import MAX_REGIONS, Bool, Detection, Frame, Region, Uint8, Verdict
+from fbft_edge.messages.header import MASK_ENCODING, MAX_SIDE_PX, SCHEMA, Health, topic_for
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.names import NAME_PATTERN, NAME_RULE
 

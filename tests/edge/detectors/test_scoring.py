@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.detectors.scoring import (
-    MAX_REGIONS,
     find_regions,
     image_score,
     is_anomalous,
@@ -21,7 +20,7 @@ from fbft_edge.detectors.scoring import (
     outline_level,
     outlined,
 )
-from fbft_edge.frames.frame import Bool, Float32, Region
+from fbft_edge.frames.frame import MAX_REGIONS, Bool, Float32, Region
 from fbft_edge.frames.pixel_format import Window
 
 THRESHOLDS = Thresholds(0.4, 0.6, 0.01, 0.01, 0.05, 100, outline=0.1)

@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 
 from fbft_edge.detectors.scoring import find_regions, image_score
 from fbft_edge.errors import ArgumentError, MessageError
-from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
-from fbft_edge.messages.header import MAX_REGIONS, Health, topic_for
+from fbft_edge.frames.frame import MAX_REGIONS, Detection, Frame, Region, Verdict
+from fbft_edge.messages.header import Health, topic_for
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
 from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_mask, decode_message
 from fbft_edge.messages.writing import MessageWriter, encode_bundle, encode_detection, encode_mask, encode_no_detection
