@@ -10,13 +10,14 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from fbft_edge.closeable import Closeable
 from fbft_edge.frames.frame import Verdict
 from fbft_edge.line.pipeline import Status, Summary
 from fbft_edge.messages.header import Health
@@ -33,7 +34,7 @@ COLOURS = {
 }
 
 
-class Progress:
+class StatusDisplay(Closeable):
     """Shows how a run goes on stderr: one live line on a terminal, else a line every 5 s."""
 
     def __init__(self) -> None:
@@ -78,16 +79,6 @@ class Progress:
                 name: (count - self._counted.get(name, 0)) / over_s for name, count in inspected.items()
             }
             self._counted_s, self._counted = now_s, dict(inspected)
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Progress]:
-    """A `Progress` that leaves its line at the end."""
-    shown = Progress()
-    try:
-        yield shown
-    finally:
-        shown.close()
 
 
 def say(text: str) -> None:

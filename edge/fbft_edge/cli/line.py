@@ -107,13 +107,13 @@ def _camera_tables(texts: Sequence[str], only_name: str | None) -> list[dict[str
 
 
 def _run(args: argparse.Namespace) -> int:
-    from fbft_edge.cli.console import progress, say, summaries_text
+    from fbft_edge.cli.console import StatusDisplay, say, summaries_text
     from fbft_edge.line.assembly import run_line
     from fbft_edge.service.logs import logging_to_stderr
 
     read_again = (lambda: config_from_args(args)) if args.config is not None else None
     config, is_read = config_from_args(args), args.log == "text"
-    with logging_to_stderr(args.log), progress() as shown:
+    with logging_to_stderr(args.log), StatusDisplay() as shown:
         summaries = run_line(config, read_again, say=say if is_read else None, show=shown.show if is_read else None)
     print(summaries_text(summaries))
     return 0
@@ -159,11 +159,11 @@ def add_install_service(parser: argparse.ArgumentParser) -> None:
 
 def _install_service(args: argparse.Namespace) -> int:
     from fbft_edge.config import read_config
-    from fbft_edge.jobs.service_unit import unit_text
+    from fbft_edge.jobs.service_unit import service_unit
 
     file, program = args.config.absolute(), Path(sys.executable).with_name("fbft-edge")
     command = [str(program)] if program.exists() else [sys.executable, "-m", "fbft_edge"]
-    print(unit_text(read_config(file), file, command, args.user), end="")
+    print(service_unit(read_config(file), file, command, args.user), end="")
     return 0
 
 

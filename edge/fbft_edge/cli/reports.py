@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from fbft_edge.config import LineConfig
     from fbft_edge.jobs import check_config, doctor
     from fbft_edge.jobs.bench import Timing
-    from fbft_edge.jobs.demo import LineFigures, Outcome
+    from fbft_edge.jobs.demo import LineFigures
+    from fbft_edge.jobs.demo_outcomes import Outcome
     from fbft_edge.jobs.inspection import Inspection
     from fbft_edge.jobs.replay_results import Summary
 
@@ -29,7 +30,8 @@ _NUM_LISTED = 10
 
 def show_demo(outcomes: Sequence[Outcome], figures: LineFigures, console: Console) -> None:
     """Show what was found, by size, and how the line ran."""
-    from fbft_edge.jobs.demo import DEFECT_SIZES_PX, false_alarms, found
+    from fbft_edge.jobs.demo_outcomes import false_alarms, found
+    from fbft_edge.jobs.demo_parts import DEFECT_SIZES_PX
 
     table = Table(title="Demo", show_header=False)
     for size_px in DEFECT_SIZES_PX:

@@ -27,7 +27,7 @@ RUN = ("/run", "/var/run")
 _USER = re.compile("[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
-def unit_text(config: LineConfig, file: Path, program: Sequence[str], user: str) -> str:
+def service_unit(config: LineConfig, file: Path, program: Sequence[str], user: str) -> str:
     """The unit of a line.
 
     Args:

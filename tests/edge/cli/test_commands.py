@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+import fbft_edge
 from fbft_edge.cli.main import COMMANDS, command_line, main
 
+EDGE = Path(fbft_edge.__file__).parent
 HEAVY = ("cv2", "numpy", "openvino", "rich", "zmq")
 HELP = """
 import sys
+import fbft_edge
 from fbft_edge.cli.main import main
 try:
     main(sys.argv[1:])
@@ -21,6 +26,7 @@ except SystemExit as ended:
 """
 LOADED = """
 import sys
+import fbft_edge
 from fbft_edge.cli.main import COMMANDS, command_line
 try:
     command_line().parse_args(["sign", "--help"])
@@ -57,3 +63,10 @@ def test_the_help_lists_every_command_with_what_it_is_for() -> None:
 def test_only_the_module_of_a_command_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "keys"
+
+
+@pytest.mark.parametrize("room", sorted(path.name for path in EDGE.iterdir() if path.is_dir() and path.name != "cli"))
+def test_what_is_drawn_for_a_person_is_drawn_by_the_command_line_alone(room: str) -> None:
+    """Whatever else runs, from Python too, hands back what it found."""
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (EDGE / room).rglob("*.py")}
+    assert [name for name, source in sources.items() if re.search(r"^\s*(from|import) rich\b", source, re.M)] == []

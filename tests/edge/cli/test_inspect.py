@@ -16,7 +16,7 @@ import pytest
 from fbft_edge.bundle.reading import Bundle, Thresholds, open_bundle
 from fbft_edge.cli.main import main
 from fbft_edge.frames.images import read_image, write_image
-from fbft_edge.jobs.demo import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
+from fbft_edge.jobs.demo_parts import DEFECT_SIZES_PX, DemoPart, stamped_parts, write_stamp
 from fbft_edge.synthetic import render_part
 
 TILE = 140

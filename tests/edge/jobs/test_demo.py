@@ -15,19 +15,10 @@ from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Detection, Verdict
 from fbft_edge.frames.images import read_image, write_image
-from fbft_edge.jobs import demo
-from fbft_edge.jobs.demo import (
-    DEFECT_SIZES_PX,
-    DemoPart,
-    LineFigures,
-    Outcome,
-    demo_picture,
-    line_figures,
-    read_outcomes,
-    stamped_parts,
-    watch_line,
-    write_stamp,
-)
+from fbft_edge.jobs import demo_parts
+from fbft_edge.jobs.demo import LineFigures, demo, line_figures, watch_line
+from fbft_edge.jobs.demo_outcomes import Outcome, demo_picture, read_outcomes
+from fbft_edge.jobs.demo_parts import DEFECT_SIZES_PX, DemoPart, render_set, stamped_parts, write_stamp
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.messages.reading import Result
@@ -128,7 +119,7 @@ def test_a_folder_of_another_generator_version_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete_folder(tmp_path, [part("a")])
-    monkeypatch.setattr(demo, "GENERATOR_VERSION", demo.GENERATOR_VERSION + 1)
+    monkeypatch.setattr(demo_parts, "GENERATOR_VERSION", demo_parts.GENERATOR_VERSION + 1)
 
     assert stamped_parts(tmp_path) is None
 
@@ -146,7 +137,7 @@ def test_a_line_that_runs_for_no_time_or_for_ever_is_refused_before_anything_is_
     tmp_path: Path, seconds: float
 ) -> None:
     with pytest.raises(ArgumentError, match="--seconds"):
-        demo.demo(tmp_path / "out", seconds, False)
+        demo(tmp_path / "out", seconds, False)
 
     assert not (tmp_path / "out").exists()
 
@@ -162,7 +153,7 @@ def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ArgumentError, match="choose another --out"):
-        demo.render_set(tmp_path / "file")
+        render_set(tmp_path / "file")
 
 
 def test_a_line_that_cannot_start_is_a_user_error(tmp_path: Path) -> None:
@@ -259,14 +250,14 @@ def small_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "_NUM_NOMINAL": 2,
         "_NUM_TEST_NOMINAL": 3,
         "_NUM_PER_SIZE": 1,
-        "_SIDE_PX": 128,
+        "SIDE_PX": 128,
     }.items():
-        monkeypatch.setattr(demo, name, number)
+        monkeypatch.setattr(demo_parts, name, number)
 
 
 @pytest.mark.usefixtures("small_set")
 def test_the_set_has_nominal_parts_and_each_defect_size(tmp_path: Path) -> None:
-    parts = demo.render_set(tmp_path)
+    parts = render_set(tmp_path)
 
     assert [one.size_px for one in parts] == [0, 0, 0, *DEFECT_SIZES_PX]
     assert len(list((tmp_path / "nominal").iterdir())) == 2
@@ -275,7 +266,7 @@ def test_the_set_has_nominal_parts_and_each_defect_size(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_set")
 def test_no_test_part_is_one_of_the_nominal_parts(tmp_path: Path) -> None:
-    demo.render_set(tmp_path)
+    render_set(tmp_path)
     pictures = [read_image(path).tobytes() for name in ("nominal", "test") for path in (tmp_path / name).iterdir()]
 
     assert len(set(pictures)) == len(pictures)
@@ -283,7 +274,7 @@ def test_no_test_part_is_one_of_the_nominal_parts(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_set")
 def test_the_box_of_a_test_part_is_around_its_defect(tmp_path: Path) -> None:
-    for seed, one in enumerate(demo.render_set(tmp_path), start=2):
+    for seed, one in enumerate(render_set(tmp_path), start=2):
         if one.size_px:
             nominal = render_part(seed, 128, 128).pixels.astype(int)
             changed = np.abs(read_image(tmp_path / f"test/{one.name}.png") - nominal).max(axis=2) > 10
@@ -294,7 +285,7 @@ def test_the_box_of_a_test_part_is_around_its_defect(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_set")
 def test_a_set_of_another_size_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     complete_folder(tmp_path, [part("a")])
-    monkeypatch.setattr(demo, "_SIDE_PX", 256)
+    monkeypatch.setattr(demo_parts, "SIDE_PX", 256)
 
     assert stamped_parts(tmp_path) is None
 

@@ -12,7 +12,7 @@ import pytest
 from fbft_edge.cli.main import main
 from fbft_edge.config import CameraConfig, CommandsConfig, CurveConfig, LineConfig, PublishConfig, RecorderConfig
 from fbft_edge.errors import ArgumentError
-from fbft_edge.jobs.service_unit import unit_text
+from fbft_edge.jobs.service_unit import service_unit
 
 FILE = Path("/etc/fbft-edge/line.toml")
 PROGRAM = ["/opt/fbft-edge/bin/fbft-edge"]
@@ -26,7 +26,7 @@ def line(uri: str = "synthetic://", **options: object) -> LineConfig:
 def settings(config: LineConfig, file: Path = FILE) -> dict[str, str]:
     """Each key with its value, several joined by spaces."""
     found: dict[str, str] = {}
-    for key, value in re.findall(r"^(\w+)=(.*)$", unit_text(config, file, PROGRAM, "fbft"), re.MULTILINE):
+    for key, value in re.findall(r"^(\w+)=(.*)$", service_unit(config, file, PROGRAM, "fbft"), re.MULTILINE):
         found[key] = f"{found[key]} {value}" if key in found else value
     return found
 
@@ -125,18 +125,18 @@ def test_homes_are_hidden_unless_something_lies_there(bundle: str, uri: str, pro
 )
 def test_what_the_service_could_not_see_is_refused(config: LineConfig) -> None:
     with pytest.raises(ArgumentError, match="PrivateTmp"):
-        unit_text(config, FILE, PROGRAM, "fbft")
+        service_unit(config, FILE, PROGRAM, "fbft")
 
 
 def test_a_socket_in_run_itself_is_refused() -> None:
     with pytest.raises(ArgumentError, match="ipc:///run/fbft/results"):
-        unit_text(line(publish=PublishConfig("ipc:///run/results")), FILE, PROGRAM, "fbft")
+        service_unit(line(publish=PublishConfig("ipc:///run/results")), FILE, PROGRAM, "fbft")
 
 
 @pytest.mark.parametrize("user", ["", "fbft\nExecStartPre=/bin/evil", "1000", "a b"])
 def test_what_is_no_account_is_refused(user: str) -> None:
     with pytest.raises(ArgumentError, match="--user"):
-        unit_text(line(), FILE, PROGRAM, user)
+        service_unit(line(), FILE, PROGRAM, user)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_systemd_accepts_the_unit_and_finds_it_little_exposed(config: LineConfig
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     unit = tmp_path / "fbft-edge.service"
-    unit.write_text(unit_text(config, FILE, ["/bin/true"], "root"))
+    unit.write_text(service_unit(config, FILE, ["/bin/true"], "root"))
     verified = subprocess.run(
         ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
     )
