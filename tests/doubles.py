@@ -17,7 +17,7 @@ import zmq
 from waiting import wait_until
 
 from fbft_edge.clock import now_ns
-from fbft_edge.detectors.model import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorPool, Model
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Region, Verdict
 from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.messages.header import Health
@@ -135,7 +135,7 @@ class FakeDetector:
 
 def model_of(detector: FakeDetector, sha256: str = SHA256) -> Model:
     """A model that has one detector for frames of every layout."""
-    return Model(DetectorsByLayout(lambda *layout: detector), THRESHOLD, sha256)
+    return Model(DetectorPool(lambda layout: detector, most=None), THRESHOLD, sha256)
 
 
 class Sent:

@@ -35,6 +35,7 @@ from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import OpenVinoDetector, native_precision, openvino_core
 from fbft_edge.detectors.tiling import best_tile_px, patch_grid
+from fbft_edge.frames.pixel_format import layout_of
 from fbft_edge.jobs.bench import bench, measure_floors
 from fbft_export.engines import export_openvino
 from fbft_export.graph import PatchDistanceModel, write_graph
@@ -201,7 +202,7 @@ def _openvino_action(compiled: Any, pixels: np.ndarray) -> Callable[[], object]:
 
 
 def _our_action(bundle: Bundle, pixels: np.ndarray) -> Callable[[], object]:
-    detector = OpenVinoDetector(bundle, *pixels.shape[:2])
+    detector = OpenVinoDetector(bundle, layout_of(pixels))
     return lambda: detector.detect(pixels)
 
 

@@ -48,7 +48,7 @@ from fbft_edge.detectors.kernels.frame_kernels import FrameKernels  # noqa: E402
 from fbft_edge.detectors.tensorrt_library import NAMES  # noqa: E402
 from fbft_edge.detectors.tiling import TilePlan, best_tile_px, patch_grid  # noqa: E402
 from fbft_edge.errors import EngineError, FbftError  # noqa: E402
-from fbft_edge.frames.pixel_format import PixelFormat  # noqa: E402
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat  # noqa: E402
 from fbft_export.cubins import compile_kernel, write_cubins  # noqa: E402
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def frame_times(driver: CudaDriver, gpu: Gpu, peak: float | None, console: Conso
                 try:
                     bundle, model = acceptance_bundle(Path(folder), teacher, height, width, gpu)
                     name, make_engine = engine_for_acceptance(bundle, model, gpu, console)
-                    detector = CudaDetector(bundle, height, width, make_engine)
+                    detector = CudaDetector(bundle, FrameLayout(height, width), make_engine)
                 except (FbftError, ImportError) as error:
                     console.print(f"{label} at {height}x{width} not run: {error}", markup=False)
                     continue

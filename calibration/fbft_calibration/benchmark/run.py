@@ -48,6 +48,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError, PeerError
 from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.frames.pixel_format import layout_of
 from fbft_edge.plain_file import file_sha256
 from fbft_export.prototypes import PATCH_DISTANCE
 
@@ -201,7 +202,7 @@ def _finish(
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         measured = measure(
             *(category, root, partial(_detect, detectors), album, settings.pixel_size_mm, console),
-            prepare=lambda pixels: detectors.of(*pixels.shape[:2]),
+            prepare=lambda pixels: detectors.of(layout_of(pixels)),
         )
     left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes.left_out]
     peak_memory, cautions = None, [*measured.cautions, *_foreign_sizes(measured.sizes, bundle)]
@@ -310,6 +311,6 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
 
 def _detect(detectors: DetectorPool[OpenVinoDetector], pixels: Uint8) -> tuple[Detection, Float32]:
     """See `measure`."""
-    detector = detectors.of(*pixels.shape[:2])
+    detector = detectors.of(layout_of(pixels))
     anomaly_map = detector.map_of(pixels)
     return detector.judge(anomaly_map), anomaly_map

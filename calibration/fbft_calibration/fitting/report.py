@@ -20,6 +20,7 @@ from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.frames.drawing import heat
 from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_export.engine_report import engine_table
 
 _EXAMPLES = 3
@@ -123,7 +124,7 @@ def _examples(
     for index in np.argsort(-score)[:_EXAMPLES]:
         image = held_out[index]
         pixels = image.read()
-        shown = heat(pixels, detectors.of(*image.size).map_of(pixels), full_scale)
+        shown = heat(pixels, detectors.of(FrameLayout(*image.size)).map_of(pixels), full_scale)
         caption = html.escape(f"{image.path.name}, score {score[index]:.4g}")
         yield f'<figure class="small">{_inline(pixels)} {_inline(shown)}<figcaption>{caption}</figcaption></figure>'
 

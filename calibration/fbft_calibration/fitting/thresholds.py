@@ -22,6 +22,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.scoring import image_score
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
 
 CONFIDENCE = 0.95
@@ -58,7 +59,7 @@ def measure_scores(
     values, pictures = [], []
     for image in tracked(images, what, console):
         pixels = image.read()
-        anomaly_map: Float32 = detectors.of(*image.size).map_of(pixels)
+        anomaly_map: Float32 = detectors.of(FrameLayout(*image.size)).map_of(pixels)
         values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))
         pictures.append(picture_statistics(pixels))
     score, peak, ordinary = np.array(values, np.float64).T

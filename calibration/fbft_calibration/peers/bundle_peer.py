@@ -15,6 +15,7 @@ from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.frames.frame import Float32, Uint8
+from fbft_edge.frames.pixel_format import layout_of
 
 _TIMES = 2
 
@@ -52,7 +53,7 @@ class BundlePeer:
 
     def map_of(self, pixels: Uint8) -> tuple[Float32, float]:
         """See `Peer`."""
-        detector = self._pool.of(*pixels.shape[:2])
+        detector = self._pool.of(layout_of(pixels))
         anomaly_map = detector.map_of(pixels)
         return anomaly_map, detector.judge(anomaly_map).score
 

@@ -22,6 +22,7 @@ from fbft_edge.detectors.scoring import require_numbers
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
 from fbft_edge.errors import TeacherError
 from fbft_edge.frames.frame import Detection, Float32, Uint8
+from fbft_edge.frames.pixel_format import layout_of
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import load_prototypes
 from fbft_export.students import load_students
@@ -63,7 +64,7 @@ class BundleDetector(Closeable):
         Raises:
             MapError: It holds values that are not numbers.
         """
-        found = np.array(self._detectors.of(*pixels.shape[:2]).map_of(pixels), np.float32)
+        found = np.array(self._detectors.of(layout_of(pixels)).map_of(pixels), np.float32)
         require_numbers(float(found.min()), float(found.max()))
         return found
 
@@ -78,7 +79,7 @@ class BundleDetector(Closeable):
             MapError: The map holds values that are not numbers.
         """
         anomaly_map = self.map_of(pixels)
-        detector = self._detectors.of(*pixels.shape[:2])
+        detector = self._detectors.of(layout_of(pixels))
         return replace(detector.judge(anomaly_map), anomaly_map=anomaly_map)
 
     def energy(self, image: torch.Tensor, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fbft_edge.bundle.manifest import NOTHING_FLAGGED
 from fbft_edge.bundle.reading import Bundle
+from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.kernels import read_cubins
@@ -25,7 +26,7 @@ from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Bool, Detection, Float32
-from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, require_pixels
+from fbft_edge.frames.pixel_format import FrameLayout, Pixels, Window, require_pixels
 
 if TYPE_CHECKING:
     from fbft_edge.detectors.cuda_driver import CudaDriver
@@ -52,17 +53,15 @@ class DeviceEngine(Protocol):
         ...
 
 
-class CudaDetector:
-    """Inspects frames of one size and pixel format; see `fbft_edge.detectors.Detector`.
+class CudaDetector(Closeable):
+    """Inspects frames of one layout; see `fbft_edge.detectors.Detector`.
 
     All memory is taken here, once; the arrays of a detection are its own.
 
     Args:
         bundle: With the kernels compiled for this GPU.
-        height: Of the frames.
-        width: Of the frames.
+        layout: Of the frames.
         make_engine: Called with a current CUDA context.
-        pixel_format: Of the frames.
         with_map: Bring the anomaly map back too, for `map_of`.
         sharpen: Redraw what is flagged along the frame's own edges, on the CPU; verdicts stay as they are.
         driver: PyCUDA's driver module; None imports it.
@@ -80,21 +79,19 @@ class CudaDetector:
     def __init__(
         self,
         bundle: Bundle,
-        height: int,
-        width: int,
+        layout: FrameLayout,
         make_engine: Callable[[], DeviceEngine],
-        pixel_format: PixelFormat = PixelFormat.RGB8,
         *,
         with_map: bool = False,
         sharpen: bool = False,
         driver: CudaDriver | None = None,
     ) -> None:
         self._thresholds = bundle.thresholds or NOTHING_FLAGGED
-        self._pixel_format = pixel_format
-        self.plan = TilePlan(bundle.tile, height, width)
-        self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, (height, width))
-        kernels = FrameKernels(self.plan, pixel_format, self._thresholds.pixel, with_map=with_map)
-        self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
+        self._layout = layout
+        self.plan = TilePlan(bundle.tile, *layout.size)
+        self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, layout.size)
+        kernels = FrameKernels(self.plan, layout.pixel_format, self._thresholds.pixel, with_map=with_map)
+        self._sharpener = Sharpener(bundle, layout.pixel_format, self._thresholds.pixel) if sharpen else None
         self._driver = driver or cuda_driver()
         gpu = first_gpu(self._driver)
         cubins = read_cubins(bundle, gpu.target)
@@ -137,7 +134,7 @@ class CudaDetector:
         """Start one frame; what is returned waits for its detection. At most `frames_in_flight` at a time.
 
         Args:
-            pixels: Of the detector's frame size and pixel format; read before this returns.
+            pixels: Of the detector's layout; read before this returns.
 
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
@@ -166,7 +163,7 @@ class CudaDetector:
         self._context.detach()
 
     def _started(self, pixels: Pixels) -> DeviceFrame:
-        require_pixels(pixels, self._pixel_format, self.plan.frame_size)
+        require_pixels(pixels, self._layout)
         frame, (tiles, anomaly_map, score) = self._frames[self._turn], self._launches[self._turn]
         self._turn = (self._turn + 1) % self.frames_in_flight
         np.copyto(frame.host["frame"], pixels)

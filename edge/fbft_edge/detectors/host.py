@@ -16,6 +16,7 @@ import openvino
 from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.manifest import NOTHING_FLAGGED
 from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.scoring import judge_map
@@ -23,7 +24,7 @@ from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Detection, Float32, Pixels, Uint8
-from fbft_edge.frames.pixel_format import PixelFormat, require_pixels, rgb_from_pixels
+from fbft_edge.frames.pixel_format import FrameLayout, require_pixels, rgb_from_pixels
 
 
 @cache
@@ -110,17 +111,15 @@ class OpenVinoEngine:
         self._request = None
 
 
-class OpenVinoDetector:
-    """Inspects frames of one size and pixel format; see `fbft_edge.detectors.Detector`.
+class OpenVinoDetector(Closeable):
+    """Inspects frames of one layout; see `fbft_edge.detectors.Detector`.
 
     All buffers are made here, once; the arrays of a detection are its own.
 
     Args:
         bundle: Holds the graph and the thresholds.
-        height: Of the frames.
-        width: Of the frames.
+        layout: Of the frames.
         precision: `bf16` or `f32`; None for the one that the bundle was accepted with.
-        pixel_format: Of the frames.
         beside: Detectors of the same bundle and precision, used by the same thread; a compiled model of theirs that
             takes as many tiles at once serves this detector too, until any of them is closed.
         sharpen: Redraw what is flagged along the frame's own edges; verdicts stay as they are.
@@ -131,18 +130,16 @@ class OpenVinoDetector:
     def __init__(
         self,
         bundle: Bundle,
-        height: int,
-        width: int,
+        layout: FrameLayout,
         precision: str | None = None,
-        pixel_format: PixelFormat = PixelFormat.RGB8,
         beside: Sequence[Detector] = (),
         *,
         sharpen: bool = False,
     ) -> None:
         self._thresholds = bundle.thresholds or NOTHING_FLAGGED
-        self._pixel_format = pixel_format
-        self._sharpener = Sharpener(bundle, pixel_format, self._thresholds.pixel) if sharpen else None
-        self.plan = TilePlan(bundle.tile, height, width)
+        self._layout = layout
+        self._sharpener = Sharpener(bundle, layout.pixel_format, self._thresholds.pixel) if sharpen else None
+        self.plan = TilePlan(bundle.tile, *layout.size)
         self.map_operator = MapOperator(
             self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, self.plan.frame_size
         )
@@ -155,14 +152,14 @@ class OpenVinoDetector:
         tile_px, side = bundle.tile.tile_px, bundle.tile.tile_patches
         self._tiles = np.empty((self.plan.num_tiles, tile_px, tile_px, 3), np.uint8)
         self._distances = np.empty((self.plan.num_tiles, side, side), np.float32)
-        self._map = np.empty((height, width), np.float32)
+        self._map = np.empty(layout.size, np.float32)
 
     def begin(self, pixels: Pixels) -> Callable[[], Detection]:
         """See `fbft_edge.detectors.Detector`; the work is done when the detection is asked for."""
         return partial(self.detect, pixels)
 
     def detect(self, pixels: Pixels) -> Detection:
-        """Inspect one frame of the detector's size and pixel format.
+        """Inspect one frame of the detector's layout.
 
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
@@ -175,8 +172,8 @@ class OpenVinoDetector:
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
         """
-        require_pixels(pixels, self._pixel_format, self.plan.frame_size)
-        self.plan.cut(rgb_from_pixels(pixels, self._pixel_format), self._tiles)
+        require_pixels(pixels, self._layout)
+        self.plan.cut(rgb_from_pixels(pixels, self._layout.pixel_format), self._tiles)
         self.engine.infer(self._tiles, self._distances)
         self.map_operator.apply(self.plan.stitch(self._distances), self._map)
         return self._map

@@ -17,70 +17,44 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.selection import open_detector
-from fbft_edge.frames.frame import Detection, Frame, Uint8
-from fbft_edge.frames.pixel_format import PixelFormat, frame_size
+from fbft_edge.frames.frame import Detection, Pixels
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, layout_of
 
-MOST_SIZES = 4
+MOST_LAYOUTS = 4
 _D = TypeVar("_D", bound=Detector)
 
 
 class DetectorPool(Closeable, Generic[_D]):
-    """One detector per frame size, made from height and width; each holds a model, so only the last few are kept."""
-
-    def __init__(self, make: Callable[[int, int], _D]) -> None:
-        self._make = make
-        self._detectors: dict[tuple[int, int], _D] = {}
-
-    def of(self, height: int, width: int) -> _D:
-        """The detector of a frame size, good until four others were asked for."""
-        detector = self._detectors.pop((height, width), None)
-        if detector is None:
-            while len(self._detectors) >= MOST_SIZES:
-                self._detectors.pop(next(iter(self._detectors))).close()
-            detector = self._make(height, width)
-        self._detectors[height, width] = detector
-        return detector
-
-    def detect(self, pixels: Uint8) -> Detection:
-        """Inspect a picture of any size, (height, width, 3) uint8 RGB."""
-        return self.of(*pixels.shape[:2]).begin(pixels)()
-
-    def close(self) -> None:
-        """Close every detector."""
-        for detector in self._detectors.values():
-            detector.close()
-        self._detectors.clear()
-
-
-Layout = tuple[int, int, PixelFormat]
-
-
-class DetectorsByLayout:
-    """One detector for each height, width and pixel format, made when a frame of it first comes.
+    """One detector per frame layout, made when a frame of it first comes.
 
     Args:
-        make: Makes a detector for frames of a height, a width and a pixel format; what it raises is said of the frame.
+        make: Makes a detector for frames of a layout; what it raises is said of the frame.
+        most: Each detector may hold a model of its own, so only the last few are kept, and another one is closed when
+            one more is made. None keeps all: where frames are in flight, none may be closed.
     """
 
-    def __init__(self, make: Callable[[int, int, PixelFormat], Detector]) -> None:
-        self._make = make
-        self._detectors: dict[Layout, Detector] = {}
+    def __init__(self, make: Callable[[FrameLayout], _D], most: int | None = MOST_LAYOUTS) -> None:
+        self._make, self._most = make, most
+        self._detectors: dict[FrameLayout, _D] = {}
 
     @property
     def frames_in_flight(self) -> int:
         """How many frames may have begun, of all layouts together; 1 before there is a detector."""
         return min((detector.frames_in_flight for detector in self._detectors.values()), default=1)
 
-    def of_layout(self, height: int, width: int, pixel_format: PixelFormat) -> Detector:
-        """The detector of frames of a height, a width and a pixel format."""
-        layout = (height, width, pixel_format)
+    def of(self, layout: FrameLayout) -> _D:
+        """The detector of a layout, good until as many others as are kept were asked for."""
         if layout not in self._detectors:
-            self._detectors[layout] = self._make(*layout)
+            while self._most is not None and len(self._detectors) >= self._most:
+                self._detectors.pop(next(iter(self._detectors))).close()
+            self._detectors[layout] = self._make(layout)
+        elif self._most is not None:  # it comes last again, so that the first is the one that nobody asked for longest
+            self._detectors[layout] = self._detectors.pop(layout)
         return self._detectors[layout]
 
-    def of(self, frame: Frame) -> Detector:
-        """The detector of frames like this one."""
-        return self.of_layout(*frame_size(frame.pixels, frame.pixel_format), frame.pixel_format)
+    def detect(self, pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8) -> Detection:
+        """Inspect one picture of any size."""
+        return self.of(layout_of(pixels, pixel_format)).begin(pixels)()
 
     def close(self) -> None:
         """Close every detector."""
@@ -98,7 +72,7 @@ class Model:
         bundle_sha256: Identifies the bundle.
     """
 
-    detectors: DetectorsByLayout
+    detectors: DetectorPool[Detector]
     image_threshold: float
     bundle_sha256: str
 
@@ -111,7 +85,9 @@ class OpenModel:
     reason: str
 
 
-def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto", *, sharpen: bool = False) -> OpenModel:
+def open_model(
+    bundle: Bundle, layouts: Iterable[FrameLayout], engine: str = "auto", *, sharpen: bool = False
+) -> OpenModel:
     """Make the model of a line.
 
     Detectors of different frame layouts share the compiled model where the engine can do that. Another layout than
@@ -119,7 +95,7 @@ def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto", 
 
     Args:
         bundle: Holds thresholds and engines.
-        layouts: Heights, widths and pixel formats that are known to come, one at least.
+        layouts: Those that are known to come, one at least.
         engine: See `fbft_edge.detectors.selection.open_detector`.
         sharpen: See there.
 
@@ -131,14 +107,14 @@ def open_model(bundle: Bundle, layouts: Iterable[Layout], engine: str = "auto", 
     opened: list[Detector] = []
     reasons: list[str] = []
 
-    def make(height: int, width: int, pixel_format: PixelFormat) -> Detector:
-        bundle.require_frame_size(height, width, "the camera's picture")
-        made = open_detector(bundle, height, width, pixel_format, engine, opened, sharpen=sharpen)
+    def make(layout: FrameLayout) -> Detector:
+        bundle.require_frame_size(*layout.size, "the camera's picture")
+        made = open_detector(bundle, layout, engine, opened, sharpen=sharpen)
         opened.append(made.detector)
         reasons.append(made.reason)
         return made.detector
 
-    detectors = DetectorsByLayout(make)
+    detectors = DetectorPool(make, most=None)
     for layout in layouts:
-        detectors.of_layout(*layout)
+        detectors.of(layout)
     return OpenModel(Model(detectors, threshold, bundle.sha256), "; ".join(dict.fromkeys(reasons)))

@@ -14,7 +14,7 @@ from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.errors import ArgumentError, EngineError
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.names import CUDA_RUNTIMES
 
 
@@ -28,21 +28,17 @@ class OpenDetector:
 
 def open_detector(
     bundle: Bundle,
-    height: int,
-    width: int,
-    pixel_format: PixelFormat = PixelFormat.RGB8,
+    layout: FrameLayout,
     engine: str = "auto",
     beside: Sequence[Detector] = (),
     *,
     sharpen: bool = False,
 ) -> OpenDetector:
-    """Make a detector for frames of one size and pixel format.
+    """Make a detector for frames of one layout.
 
     Args:
         bundle: Holds the engines.
-        height: Of the frames.
-        width: Of the frames.
-        pixel_format: Of the frames.
+        layout: Of the frames.
         engine: `openvino`, `tensorrt` or `tensorrt-rtx`; `auto` takes TensorRT, else TensorRT for RTX, else OpenVINO.
         beside: Detectors of the same bundle that are open already and used by the same thread; on OpenVINO their
             compiled model serves this one too, where it can.
@@ -53,17 +49,17 @@ def open_detector(
         BundleError: The bundle's engine files are not what `fbft-export` writes.
     """
     if engine == "openvino":
-        return _openvino(bundle, height, width, pixel_format, "as asked", beside, sharpen)
+        return _openvino(bundle, layout, "as asked", beside, sharpen)
     if engine != "auto":
-        return _cuda(bundle, height, width, pixel_format, engine, "as asked", sharpen)
+        return _cuda(bundle, layout, engine, "as asked", sharpen)
     held = {sidecar.runtime for sidecar in sidecars(bundle)}
     refusals = [] if held & {*CUDA_RUNTIMES} else ["the bundle holds no GPU engine"]
     for runtime in (runtime for runtime in CUDA_RUNTIMES if runtime in held):
         try:
-            return _cuda(bundle, height, width, pixel_format, runtime, "the fastest engine that runs here", sharpen)
+            return _cuda(bundle, layout, runtime, "the fastest engine that runs here", sharpen)
         except (EngineError, ArgumentError) as error:
             refusals.append(f"not {runtime}: {error}")
-    return _openvino(bundle, height, width, pixel_format, "; ".join(refusals), beside, sharpen)
+    return _openvino(bundle, layout, "; ".join(refusals), beside, sharpen)
 
 
 def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidecar:
@@ -89,22 +85,18 @@ def engine_for(bundle: Bundle, runtime: str, target: str | None = None) -> Sidec
 
 def _openvino(
     bundle: Bundle,
-    height: int,
-    width: int,
-    pixel_format: PixelFormat,
+    layout: FrameLayout,
     why: str,
     beside: Sequence[Detector],
     sharpen: bool,
 ) -> OpenDetector:
     from fbft_edge.detectors.host import OpenVinoDetector
 
-    detector = OpenVinoDetector(bundle, height, width, pixel_format=pixel_format, beside=beside, sharpen=sharpen)
+    detector = OpenVinoDetector(bundle, layout, beside=beside, sharpen=sharpen)
     return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
 
 
-def _cuda(
-    bundle: Bundle, height: int, width: int, pixel_format: PixelFormat, runtime: str, why: str, sharpen: bool
-) -> OpenDetector:
+def _cuda(bundle: Bundle, layout: FrameLayout, runtime: str, why: str, sharpen: bool) -> OpenDetector:
     from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
     from fbft_edge.detectors.device import CudaDetector
     from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
@@ -114,7 +106,7 @@ def _cuda(
     gpu = first_gpu(driver)
     sidecar = engine_for(bundle, runtime, gpu.target)
     make_engine = partial(TensorRtEngine, bundle, sidecar)
-    detector = CudaDetector(bundle, height, width, make_engine, pixel_format, sharpen=sharpen)
+    detector = CudaDetector(bundle, layout, make_engine, sharpen=sharpen)
     return OpenDetector(
         detector, f"{runtime} {sidecar.version} {sidecar.precision} on {gpu.name}, {gpu.target} ({why})"
     )

@@ -11,7 +11,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Uint8, rgb_from_pixels
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, Pixels, Uint8, layout_of, rgb_from_pixels
 
 __all__ = ["MAX_REGIONS", "Bool", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
 
@@ -53,6 +53,11 @@ class Frame:
     captured_ns: int
     pixels: Pixels
     pixel_format: PixelFormat = PixelFormat.RGB8
+
+    @property
+    def layout(self) -> FrameLayout:
+        """Height, width and pixel format, by which detectors are told apart."""
+        return layout_of(self.pixels, self.pixel_format)
 
     @property
     def rgb(self) -> Uint8:

@@ -54,6 +54,20 @@ _LEAST_BAYER_PX = 3
 
 
 @dataclass(frozen=True, slots=True)
+class FrameLayout:
+    """What frames that one detector takes have in common: their size in pixels and their pixel format."""
+
+    height: int
+    width: int
+    pixel_format: PixelFormat = PixelFormat.RGB8
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A part of a frame, in pixels; bottom and right are exclusive."""
 
@@ -100,18 +114,23 @@ def frame_size(pixels: Pixels, pixel_format: PixelFormat) -> tuple[int, int]:
     return (height * 2 // 3, width) if pixel_format is PixelFormat.NV12 else (height, width)
 
 
-def require_pixels(pixels: Pixels, pixel_format: PixelFormat, size: tuple[int, int]) -> None:
-    """Accept only frames of a pixel format and a (height, width).
+def layout_of(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8) -> FrameLayout:
+    """The layout of a frame in a pixel format."""
+    return FrameLayout(*frame_size(pixels, pixel_format), pixel_format)
+
+
+def require_pixels(pixels: Pixels, layout: FrameLayout) -> None:
+    """Accept only frames of a layout.
 
     Raises:
         BundleError: The array has another shape or type.
     """
-    shape, dtype = frame_array_shape(pixel_format, *size), pixel_dtype(pixel_format)
+    shape, dtype = frame_array_shape(layout.pixel_format, *layout.size), pixel_dtype(layout.pixel_format)
     if pixels.shape != shape or pixels.dtype != dtype:
         raise BundleError(
-            f"a frame of shape {pixels.shape} and type {pixels.dtype} reached a detector for {size[0]}x{size[1]} "
-            f"{pixel_format.value} frames, which have shape {shape} and type {dtype}; set the camera to that size and "
-            "format, or start again with its own"
+            f"a frame of shape {pixels.shape} and type {pixels.dtype} reached a detector for "
+            f"{layout.height}x{layout.width} {layout.pixel_format.value} frames, which have shape {shape} and type "
+            f"{dtype}; set the camera to that size and format, or start again with its own"
         )
 
 

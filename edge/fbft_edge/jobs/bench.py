@@ -22,6 +22,7 @@ from fbft_edge.detectors.scoring import find_regions, image_score
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.progress import SILENT, Progress
 
 _MODEL_STAGES = ("teacher", "students", "prototypes", "distance")
@@ -77,7 +78,7 @@ def bench(bundle: Bundle, height: int, width: int, repeats: int, progress: Progr
         f"{floors.bytes_per_s / 1e9:.1f} GB/s copied"
     )
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    detector = OpenVinoDetector(bundle, height, width, precision)
+    detector = OpenVinoDetector(bundle, FrameLayout(height, width), precision)
     frame_s = _timed(lambda: detector.detect(pixels), repeats)
     stages = [*_model_stages(bundle, detector, repeats), *_own_stages(detector, pixels, repeats)]
     stages.sort(key=lambda stage: ("tiles", *_MODEL_STAGES, "map", "score", "mask").index(stage.name))

@@ -25,6 +25,7 @@ from fbft_edge.errors import ArgumentError, ImageError, MapError
 from fbft_edge.frames.drawing import Entry, card, contact_sheet, overlay
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import image_paths, read_image, write_image
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.jobs.refiner import Refiner, open_refiner, require_refiner
 from fbft_edge.jobs.results_file import results_file
 from fbft_edge.progress import SILENT, Progress
@@ -86,8 +87,8 @@ def inspect(
     bundle = open_bundle(bundle_path)
     told: set[str] = set()
 
-    def made(height: int, width: int) -> Detector:
-        opened = open_detector(bundle, height, width, engine=engine, sharpen=sharpen)
+    def made(layout: FrameLayout) -> Detector:
+        opened = open_detector(bundle, layout, engine, sharpen=sharpen)
         if opened.reason not in told:
             progress.say(f"engine: {opened.reason}")
         told.add(opened.reason)

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from fbft_edge.bundle.reading import Bundle, open_bundle
-from fbft_edge.detectors.selection import OpenDetector, open_detector
+from fbft_edge.detectors import Detector
+from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Detection
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.progress import SILENT, Progress
 from fbft_edge.recording.recordings import Recording, find_recordings, read_recording
 
@@ -122,11 +124,12 @@ def _each(paths: Sequence[Path], replayer: _Replayer, tolerance: float, progress
 
 
 class _Replayer:
-    """Replays recordings, with one detector for each size and pixel format."""
+    """Replays recordings, with one detector for each layout."""
 
     def __init__(self, bundle: Bundle, engine: str, sharpen: bool, progress: Progress) -> None:
         self._bundle, self._engine, self._sharpen, self._progress = bundle, engine, sharpen, progress
-        self._detectors: dict[tuple[int, int, PixelFormat], OpenDetector] = {}
+        self._detectors: DetectorPool[Detector] = DetectorPool(self._opened, most=None)
+        self._engines: dict[FrameLayout, str] = {}
 
     def replayed(self, path: Path, tolerance: float) -> Replayed:
         try:
@@ -135,24 +138,23 @@ class _Replayer:
             self._bundle.require_frame_size(height, width, str(path))
         except FbftError as error:
             return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
-        opened = self._opened(height, width, recording.frame.pixel_format)
+        layout = FrameLayout(height, width, recording.frame.pixel_format)
+        detector = self._detectors.of(layout)
         try:
-            detection = opened.detector.begin(recording.frame.pixels)()
+            detection = detector.begin(recording.frame.pixels)()
         except FbftError as error:
             return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
-        comparison = _compared(recording, detection, opened.reason, self._bundle.sha256)
+        comparison = _compared(recording, detection, self._engines[layout], self._bundle.sha256)
         return Replayed(path, comparison.outcome(tolerance), comparison)
 
     def close(self) -> None:
-        for opened in self._detectors.values():
-            opened.detector.close()
+        self._detectors.close()
 
-    def _opened(self, height: int, width: int, pixel_format: PixelFormat) -> OpenDetector:
-        key = height, width, pixel_format
-        if key not in self._detectors:
-            self._detectors[key] = open_detector(self._bundle, *key, self._engine, sharpen=self._sharpen)
-            self._progress.say(f"engine: {self._detectors[key].reason}")
-        return self._detectors[key]
+    def _opened(self, layout: FrameLayout) -> Detector:
+        opened = open_detector(self._bundle, layout, self._engine, sharpen=self._sharpen)
+        self._engines[layout] = opened.reason
+        self._progress.say(f"engine: {opened.reason}")
+        return opened.detector
 
 
 def _compared(recording: Recording, detection: Detection, engine: str, bundle_sha256: str) -> Comparison:

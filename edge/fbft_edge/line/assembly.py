@@ -20,6 +20,7 @@ from fbft_edge.cameras.video import without_password
 from fbft_edge.config import CameraConfig, LineConfig
 from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station, Status, Summary
 from fbft_edge.messages.published import Observer
 from fbft_edge.names import RELOAD_COMMAND, STATUS_COMMAND, TRIGGER_COMMAND
@@ -154,7 +155,7 @@ class _Line:
         return publisher
 
     def _opened_model(self, bundle: Bundle) -> OpenModel:
-        layouts = dict.fromkeys((*camera.size, camera.pixel_format) for camera in self._cameras.values())
+        layouts = dict.fromkeys(FrameLayout(*camera.size, camera.pixel_format) for camera in self._cameras.values())
         return open_model(bundle, layouts, self._config.engine, sharpen=self._config.sharpen)
 
     def _made_pipeline(self, bundle: Bundle, opened: OpenModel, publisher: ResultPublisher) -> Pipeline:

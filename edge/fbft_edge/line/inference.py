@@ -201,7 +201,7 @@ class Inference:
 def _detection(begun: _Begun) -> Callable[[], Detection]:
     frame = begun.acquisition.frame
     try:
-        return begun.model.detectors.of(frame).begin(frame.pixels)
+        return begun.model.detectors.of(frame.layout).begin(frame.pixels)
     except Exception as error:
         return partial(_raise, error)
 

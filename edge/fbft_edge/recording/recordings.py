@@ -22,7 +22,7 @@ import numpy as np
 
 from fbft_edge.errors import FbftError, RecordingError
 from fbft_edge.frames.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
-from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, require_pixels
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels
 from fbft_edge.messages.header import MAX_SIDE_PX
 from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
 from fbft_edge.messages.writing import encode_mask
@@ -144,7 +144,7 @@ def decoded_pixels(encoded: bytes, pixel_format: PixelFormat, size: tuple[int, i
     """
     rows, columns = frame_array_shape(pixel_format, *size)[:2]
     pixels = _decoded(encoded, rows, columns)
-    require_pixels(pixels, pixel_format, size)
+    require_pixels(pixels, FrameLayout(*size, pixel_format))
     return _swapped(pixels) if pixel_format is PixelFormat.RGB8 else pixels
 
 

@@ -196,7 +196,7 @@ def _reload_when_asked(asked: SimpleQueue[bool], reload: Callable[[], object]) -
 def _trial(model: Model, kept: CanaryFrame) -> Trial:
     frame = kept.frame
     try:
-        found = model.detectors.of(frame).begin(frame.pixels)()
+        found = model.detectors.of(frame.layout).begin(frame.pixels)()
     except Exception as error:
         raise EngineError(
             f"the new model cannot inspect frame {frame.frame_id} of camera {frame.camera} "

@@ -24,6 +24,7 @@ from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.frames.images import image_paths, read_image, write_image
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
@@ -183,7 +184,7 @@ def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_fold
 def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
     from fbft_edge.detectors.host import OpenVinoDetector
 
-    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET), 140, 182)
+    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET), FrameLayout(140, 182))
     alarms = [detector.detect(read_image(path)).is_anomalous for path in image_paths(fresh_folder)]
     assert sum(alarms) <= 1
 
@@ -266,6 +267,6 @@ def test_a_scale_that_is_neither_is_refused(scale: str) -> None:
 def test_pictures_on_which_the_students_disagree_score_higher(small_bundle: Bundle) -> None:
     from fbft_edge.detectors.host import OpenVinoDetector
 
-    detector = OpenVinoDetector(small_bundle, 140, 182)
+    detector = OpenVinoDetector(small_bundle, FrameLayout(140, 182))
     noise = np.random.default_rng(0).integers(0, 256, (140, 182, 3), np.uint8)
     assert detector.detect(noise).score > detector.detect(render_part(200, 140, 182).pixels).score

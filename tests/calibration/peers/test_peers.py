@@ -34,6 +34,7 @@ from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.frames.pixel_format import FrameLayout
 
 SIMPLE_PEER = """
     import os
@@ -281,4 +282,6 @@ def test_our_own_map_is_the_same_in_a_process_of_its_own(small_bundle: Bundle, n
     pixels = read_image(image_paths(nominal_folder)[0])
     with PeerProcess("ours", partial(BundlePeer, small_bundle.path)) as ours:
         anomaly_map, _ = ours.map_of(pixels)
-    np.testing.assert_array_equal(anomaly_map, OpenVinoDetector(small_bundle, *pixels.shape[:2]).map_of(pixels))
+    np.testing.assert_array_equal(
+        anomaly_map, OpenVinoDetector(small_bundle, FrameLayout(*pixels.shape[:2])).map_of(pixels)
+    )

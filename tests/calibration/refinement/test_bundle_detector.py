@@ -21,6 +21,7 @@ from fbft_edge.bundle.reading import Bundle  # noqa: E402
 from fbft_edge.detectors.host import OpenVinoDetector  # noqa: E402
 from fbft_edge.errors import BundleError, FbftError, MapError, TeacherError  # noqa: E402
 from fbft_edge.frames.frame import Uint8  # noqa: E402
+from fbft_edge.frames.pixel_format import FrameLayout  # noqa: E402
 from fbft_edge.synthetic import render_part  # noqa: E402
 
 SIZE = (140, 182)
@@ -106,7 +107,7 @@ def test_tiles_cover_every_weighted_pixel_exactly_once(data: st.DataObject, side
 def test_what_the_map_flags_is_what_the_line_flags(
     detector: BundleDetector, small_bundle: Bundle, defective: Uint8
 ) -> None:
-    line = OpenVinoDetector(small_bundle, *SIZE)
+    line = OpenVinoDetector(small_bundle, FrameLayout(*SIZE))
     expected = line.detect(defective)
     line.close()
     found = detector.detect(defective)

@@ -33,6 +33,7 @@ from fbft_edge.detectors.kernels import KERNELS_MANIFEST, SOURCES, cubin_name, r
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.errors import BundleError, EngineError
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.jobs.doctor import Finding, State, doctor, engine_findings, machine_findings
 
 SIZE = (112, 168)
@@ -237,7 +238,7 @@ def test_auto_takes_the_gpu_when_everything_is_there(
     driver: Driver, bright_bundle: BrightBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_engine, "deserialize", lambda runtime, plan: Engine())
-    opened = open_detector(with_kernels(with_engine(bright_bundle())), *SIZE)
+    opened = open_detector(with_kernels(with_engine(bright_bundle())), FrameLayout(*SIZE))
     assert opened.reason == "tensorrt-rtx 1.7.1 fp16 on RTX of the test, sm_86 (the fastest engine that runs here)"
     assert isinstance(opened.detector, CudaDetector)
     opened.detector.close()
@@ -256,7 +257,7 @@ NOT_ON_THE_GPU: list[tuple[Callable[[Bundle], Bundle], str]] = [
 def test_auto_runs_on_the_cpu_and_says_what_the_gpu_lacks(
     driver: Driver, bright_bundle: BrightBundle, prepared: Callable[[Bundle], Bundle], words: str
 ) -> None:
-    opened = open_detector(prepared(bright_bundle()), *SIZE)
+    opened = open_detector(prepared(bright_bundle()), FrameLayout(*SIZE))
     assert isinstance(opened.detector, OpenVinoDetector)
     assert re.search(f"not tensorrt-rtx: .*{words}", opened.reason), opened.reason
 
@@ -267,7 +268,7 @@ def test_kernels_that_the_driver_refuses_are_an_engine_error_with_its_words(
     driver.refused_modules = True
     bundle = with_kernels(with_engine(bright_bundle()))
     with pytest.raises(EngineError, match=r"refuses the bundle's kernels \(.*image is invalid\); run fbft-export"):
-        open_detector(bundle, *SIZE, engine="tensorrt-rtx")
+        open_detector(bundle, FrameLayout(*SIZE), engine="tensorrt-rtx")
     assert driver.pushed == 0
 
 

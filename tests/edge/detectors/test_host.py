@@ -19,6 +19,7 @@ from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine, accepted_
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.synthetic import render_part
 
 torch = pytest.importorskip("torch", reason="the reference model is torch's")
@@ -77,13 +78,13 @@ def test_on_a_frame_of_one_tile_the_map_is_the_reference_formula_on_the_torch_mo
         distances = small_model(torch.from_numpy(tile[None]))[0].numpy()
     rows, columns = -(-size[0] // 14), -(-size[1] // 14)
     expected = reference_map(np.ascontiguousarray(distances[:rows, :columns]), size)
-    found = OpenVinoDetector(small_bundle, *size, "f32").map_of(pixels)
+    found = OpenVinoDetector(small_bundle, FrameLayout(*size), "f32").map_of(pixels)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 333), (140, 182), (300, 211)])
 def test_every_frame_gets_a_finite_positive_map_of_its_own_size(small_bundle: Bundle, size: tuple[int, int]) -> None:
-    anomaly_map = OpenVinoDetector(small_bundle, *size).map_of(part(*size))
+    anomaly_map = OpenVinoDetector(small_bundle, FrameLayout(*size)).map_of(part(*size))
     assert (anomaly_map.shape, bool(np.isfinite(anomaly_map).all()), bool(anomaly_map.min() > 0)) == (size, True, True)
 
 
@@ -91,13 +92,13 @@ def test_every_frame_gets_a_finite_positive_map_of_its_own_size(small_bundle: Bu
     "shape", [(182, 140, 3), (140, 183, 3), (140, 182), (140, 182, 4), (1, 140, 182, 3), (0, 0, 3)]
 )
 def test_a_frame_of_another_shape_is_refused(small_bundle: Bundle, shape: tuple[int, ...]) -> None:
-    detector = OpenVinoDetector(small_bundle, 140, 182)
+    detector = OpenVinoDetector(small_bundle, FrameLayout(140, 182))
     with pytest.raises(BundleError, match="140x182"):
         detector.detect(np.zeros(shape, np.uint8))
 
 
 def test_the_same_frame_always_gets_the_same_detection(small_bundle: Bundle) -> None:
-    detector = OpenVinoDetector(small_bundle, 140, 182)
+    detector = OpenVinoDetector(small_bundle, FrameLayout(140, 182))
     first = detector.map_of(part(140, 182)).copy()
     detector.map_of(part(140, 182, seed=51))
     np.testing.assert_array_equal(detector.map_of(part(140, 182)), first)
@@ -107,12 +108,12 @@ def test_a_frame_is_not_written_to(small_bundle: Bundle) -> None:
     pixels = part(140, 182)
     pixels.flags.writeable = False
     before = pixels.copy()
-    OpenVinoDetector(small_bundle, 140, 182).detect(pixels)
+    OpenVinoDetector(small_bundle, FrameLayout(140, 182)).detect(pixels)
     np.testing.assert_array_equal(pixels, before)
 
 
 def test_a_view_of_a_larger_picture_is_inspected_like_its_copy(small_bundle: Bundle) -> None:
-    detector, large = OpenVinoDetector(small_bundle, 140, 182), part(200, 200)
+    detector, large = OpenVinoDetector(small_bundle, FrameLayout(140, 182)), part(200, 200)
     view = large[20:160, 10:192]
     expected = detector.map_of(view.copy()).copy()
     np.testing.assert_array_equal(detector.map_of(view), expected)
@@ -125,7 +126,7 @@ def test_a_view_of_a_larger_picture_is_inspected_like_its_copy(small_bundle: Bun
 def calibrated(small_bundle: Bundle) -> OpenVinoDetector:
     """A detector whose thresholds, 0.5 and 0.75, are exact in float32."""
     bundle = dataclasses.replace(small_bundle, thresholds=Thresholds(0.5, 0.75, 0.01, 0.02, 0.05, 49))
-    return OpenVinoDetector(bundle, 140, 182)
+    return OpenVinoDetector(bundle, FrameLayout(140, 182))
 
 
 def flat_map(level: float) -> Float32:
@@ -178,8 +179,8 @@ def test_a_precision_that_the_bundle_was_not_exported_for_is_not_used(small_bund
 
 def test_bf16_and_float32_agree_on_the_map(small_bundle: Bundle) -> None:
     pixels = part(140, 182)
-    reference = OpenVinoDetector(small_bundle, 140, 182, "f32").map_of(pixels)
-    found = OpenVinoDetector(small_bundle, 140, 182).map_of(pixels)
+    reference = OpenVinoDetector(small_bundle, FrameLayout(140, 182), "f32").map_of(pixels)
+    found = OpenVinoDetector(small_bundle, FrameLayout(140, 182)).map_of(pixels)
     np.testing.assert_allclose(found, reference, atol=0.06 * reference.max())
 
 
@@ -213,7 +214,7 @@ def test_a_graph_that_was_altered_since_the_bundle_was_opened_is_not_compiled(
     with bundle.file(GRAPH).open("ab") as graph:
         graph.write(b"\0")
     with pytest.raises(BundleError, match="was altered"):
-        OpenVinoDetector(bundle, 140, 182)
+        OpenVinoDetector(bundle, FrameLayout(140, 182))
 
 
 # Seams
@@ -238,14 +239,14 @@ def fitted(pictures: Sequence[Uint8], tile_px: int, folder: Path) -> Bundle:
 
 
 def test_tile_borders_leave_no_step_on_synthetic_parts(seam_bundle: Bundle) -> None:
-    detector = OpenVinoDetector(seam_bundle, 364, 364)
+    detector = OpenVinoDetector(seam_bundle, FrameLayout(364, 364))
     assert seam_ratio(detector, [part(364, 364, seed) for seed in range(60, 66)]) <= 1.2
 
 
 def test_tile_borders_leave_no_step_on_real_parts(shared_data: Path, tmp_path: Path) -> None:
     pictures = [read_image(path) for path in image_paths(shared_data / "bsdata" / "train" / "good")[:14]]
     middle = [p[p.shape[0] // 2 - 182 :, p.shape[1] // 2 - 182 :][:364, :364] for p in pictures]
-    detector = OpenVinoDetector(fitted(middle[:8], 196, tmp_path), 364, 364)
+    detector = OpenVinoDetector(fitted(middle[:8], 196, tmp_path), FrameLayout(364, 364))
     assert seam_ratio(detector, middle[8:]) <= 1.2
 
 

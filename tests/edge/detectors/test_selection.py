@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.selection import engine_for, open_detector
 from fbft_edge.errors import EngineError
+from fbft_edge.frames.pixel_format import FrameLayout
 
 SIZE = (140, 182)
+LAYOUT = FrameLayout(*SIZE)
 
 
 def with_engine(bundle: Bundle, folder: Path, **changes: object) -> Bundle:
@@ -41,25 +44,25 @@ def with_engine(bundle: Bundle, folder: Path, **changes: object) -> Bundle:
 
 
 def test_a_bundle_without_gpu_engines_runs_on_openvino(small_bundle: Bundle) -> None:
-    opened = open_detector(small_bundle, *SIZE)
+    opened = open_detector(small_bundle, LAYOUT)
     assert isinstance(opened.detector, OpenVinoDetector)
     assert "holds no GPU engine" in opened.reason
 
 
 def test_auto_says_why_a_gpu_engine_does_not_run(small_bundle: Bundle, tmp_path: Path) -> None:
-    reason = open_detector(with_engine(small_bundle, tmp_path), *SIZE).reason
+    reason = open_detector(with_engine(small_bundle, tmp_path), LAYOUT).reason
     assert reason.startswith("OpenVINO")
     assert "not tensorrt-rtx: " in reason
 
 
 def test_an_engine_that_was_asked_for_is_never_replaced_by_another(small_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"PyCUDA|NVIDIA|GPU"):
-        open_detector(with_engine(small_bundle, tmp_path), *SIZE, engine="tensorrt-rtx")
+        open_detector(with_engine(small_bundle, tmp_path), LAYOUT, engine="tensorrt-rtx")
 
 
 def test_an_engine_that_the_bundle_lacks_is_named_with_the_remedy(small_bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"holds no tensorrt engine; run fbft-export .* --runtime tensorrt"):
-        open_detector(small_bundle, *SIZE, engine="tensorrt")
+        open_detector(small_bundle, LAYOUT, engine="tensorrt")
 
 
 def test_a_stale_engine_is_named_and_not_used(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -87,5 +90,5 @@ def test_a_run_with_an_engine_that_cannot_run_ends_with_status_2(
 
 
 def test_a_pool_makes_one_detector_for_each_size(small_bundle: Bundle) -> None:
-    with DetectorPool(lambda height, width: OpenVinoDetector(small_bundle, height, width)) as pool:
-        assert pool.of(*SIZE) is pool.of(*SIZE)
+    with DetectorPool(partial(OpenVinoDetector, small_bundle)) as pool:
+        assert pool.of(LAYOUT) is pool.of(FrameLayout(*SIZE))

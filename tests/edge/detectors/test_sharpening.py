@@ -27,7 +27,7 @@ from fbft_edge.detectors.sharpening import (
     windows_around,
 )
 from fbft_edge.frames.frame import Bool, Float32, Uint8
-from fbft_edge.frames.pixel_format import PixelFormat, Window
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, Window
 
 REACH_PX = 28.0
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -233,7 +233,7 @@ def bright_part() -> Uint8:
 
 
 def test_a_verdict_never_changes_by_sharpening(bundle: Bundle) -> None:
-    sharp, coarse = (OpenVinoDetector(bundle, 126, 140, "f32", sharpen=each) for each in (True, False))
+    sharp, coarse = (OpenVinoDetector(bundle, FrameLayout(126, 140), "f32", sharpen=each) for each in (True, False))
     dark = np.full((126, 140, 3), 60, np.uint8)
     for pixels in (dark, bright_part()):
         found, expected = sharp.detect(pixels), coarse.detect(pixels)
@@ -245,7 +245,7 @@ def test_a_verdict_never_changes_by_sharpening(bundle: Bundle) -> None:
 
 
 def test_a_detector_sharpens_only_where_that_is_asked_for(bundle: Bundle) -> None:
-    sharp, coarse = (OpenVinoDetector(bundle, 126, 140, "f32", sharpen=each) for each in (True, False))
+    sharp, coarse = (OpenVinoDetector(bundle, FrameLayout(126, 140), "f32", sharpen=each) for each in (True, False))
     defect = (bright_part() > 200).all(axis=2)
     found, expected = sharp.detect(bright_part()), coarse.detect(bright_part())
     assert overlap(found.mask, defect) > overlap(expected.mask, defect)
@@ -254,7 +254,7 @@ def test_a_detector_sharpens_only_where_that_is_asked_for(bundle: Bundle) -> Non
 
 
 def test_regions_are_those_of_the_sharpened_mask_with_peaks_of_the_map(bundle: Bundle) -> None:
-    detector = OpenVinoDetector(bundle, 126, 140, "f32", sharpen=True)
+    detector = OpenVinoDetector(bundle, FrameLayout(126, 140), "f32", sharpen=True)
     detection = detector.detect(bright_part())
     anomaly_map = detector.map_of(bright_part())
     assert [(region.area_px, region.peak) for region in detection.regions] == [
@@ -271,7 +271,7 @@ def test_frames_of_every_pixel_format_are_sharpened(bundle: Bundle, pixel_format
     }.get(pixel_format, gray)
     defect = gray > 200
     sharp, coarse = (
-        OpenVinoDetector(bundle, 126, 140, "f32", pixel_format, sharpen=each).detect(pixels).mask
+        OpenVinoDetector(bundle, FrameLayout(126, 140, pixel_format), "f32", sharpen=each).detect(pixels).mask
         for each in (True, False)
     )
     assert overlap(sharp, defect) > overlap(coarse, defect)
@@ -279,7 +279,7 @@ def test_frames_of_every_pixel_format_are_sharpened(bundle: Bundle, pixel_format
 
 def test_a_pixel_threshold_of_zero_flags_and_sharpens_without_complaint(bundle: Bundle) -> None:
     open_to_all = dataclasses.replace(bundle, thresholds=dataclasses.replace(bundle.require_thresholds(), pixel=0.0))
-    assert OpenVinoDetector(open_to_all, 126, 140, "f32", sharpen=True).detect(bright_part()).mask.any()
+    assert OpenVinoDetector(open_to_all, FrameLayout(126, 140), "f32", sharpen=True).detect(bright_part()).mask.any()
 
 
 def test_a_window_cuts_its_part() -> None:

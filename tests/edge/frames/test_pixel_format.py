@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.frames.pixel_format import (
+    FrameLayout,
     PixelFormat,
     Window,
     frame_array_shape,
     frame_size,
+    layout_of,
     pixel_dtype,
     require_pixels,
     rgb_from_pixels,
@@ -37,6 +39,7 @@ def flat_mosaic(pixel_format: PixelFormat, red: int, green: int, blue: int) -> U
 def test_a_frame_has_the_size_it_was_made_for(pixel_format: PixelFormat) -> None:
     pixels = np.zeros(frame_array_shape(pixel_format, 48, 64), pixel_dtype(pixel_format))
     assert frame_size(pixels, pixel_format) == (48, 64)
+    assert layout_of(pixels, pixel_format) == FrameLayout(48, 64, pixel_format)
 
 
 @pytest.mark.parametrize("pixel_format", PixelFormat)
@@ -83,13 +86,13 @@ def test_a_mosaic_of_one_colour_has_that_colour_everywhere(
 @pytest.mark.parametrize("pixel_format", PixelFormat)
 def test_a_frame_of_the_stated_shape_is_accepted(pixel_format: PixelFormat) -> None:
     pixels = np.zeros(frame_array_shape(pixel_format, 4, 6), pixel_dtype(pixel_format))
-    require_pixels(pixels, pixel_format, (4, 6))
+    require_pixels(pixels, FrameLayout(4, 6, pixel_format))
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 7), np.uint8), ((4, 6, 3), np.uint8), ((4, 6), np.uint16)])
 def test_a_frame_of_another_shape_or_type_is_refused(shape: tuple[int, ...], dtype: type) -> None:
     with pytest.raises(BundleError, match="4x6 mono8 frames"):
-        require_pixels(np.zeros(shape, dtype), PixelFormat.MONO8, (4, 6))
+        require_pixels(np.zeros(shape, dtype), FrameLayout(4, 6, PixelFormat.MONO8))
 
 
 @pytest.mark.parametrize("size", [(5, 6), (4, 7)])

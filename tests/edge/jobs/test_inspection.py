@@ -21,6 +21,7 @@ from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.jobs.inspection import Inspection, expanded, inspect, inspect_images, output_names
 
 
@@ -239,8 +240,8 @@ def test_the_command_ends_with_status_2_and_one_line_on_a_user_error(
 def test_one_detector_is_made_for_each_size() -> None:
     made: list[RedDetector] = []
 
-    def make(height: int, width: int) -> RedDetector:
-        made.append(RedDetector(height, width))
+    def make(layout: FrameLayout) -> RedDetector:
+        made.append(RedDetector(*layout.size))
         return made[-1]
 
     pool = DetectorPool(make)
@@ -255,8 +256,8 @@ def test_one_detector_is_made_for_each_size() -> None:
 def test_of_many_sizes_only_the_last_few_hold_a_model() -> None:
     made: list[RedDetector] = []
 
-    def make(height: int, width: int) -> RedDetector:
-        made.append(RedDetector(height, width))
+    def make(layout: FrameLayout) -> RedDetector:
+        made.append(RedDetector(*layout.size))
         return made[-1]
 
     with DetectorPool(make) as pool:

@@ -21,7 +21,7 @@ from fbft_edge.clock import now_ns
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import RecordingError
 from fbft_edge.frames.frame import Frame
-from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, pixel_dtype
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
 from fbft_edge.messages.published import Inspected, Published
@@ -53,7 +53,7 @@ def recorded(
     thresholds = bundle.require_thresholds()
     writer, ledger = MessageWriter("hall-3", "press-1", thresholds.image, bundle.sha256), Ledger()
     for index, pixel_format in enumerate(formats):
-        opened = open_detector(bundle, *SIZE, pixel_format, sharpen=sharpen)
+        opened = open_detector(bundle, FrameLayout(*SIZE, pixel_format), sharpen=sharpen)
         recorder.engine = opened.reason
         for number in (2 * index, 2 * index + 1):
             about = frame(number, pixel_format)

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from fbft_edge.detectors.model import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorPool, Model
 from fbft_edge.errors import ArgumentError, CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.line.pipeline import Pipeline, Settings, Station, Summary
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.messages.reading import Result, decode_message
@@ -149,13 +149,13 @@ class Outcome:
 
 
 def made_model(frames_in_flight: int, number: int, detectors: list[LevelDetector]) -> Model:
-    def make(height: int, width: int, pixel_format: PixelFormat) -> LevelDetector:
-        if number % 2 and width == 16:
+    def make(layout: FrameLayout) -> LevelDetector:
+        if number % 2 and layout.width == 16:
             raise EngineError("frames of 8x16 pixels need more memory")
         detectors.append(LevelDetector(frames_in_flight))
         return detectors[-1]
 
-    return Model(DetectorsByLayout(make), 0.5, f"{number:064x}")
+    return Model(DetectorPool(make, most=None), 0.5, f"{number:064x}")
 
 
 def run(

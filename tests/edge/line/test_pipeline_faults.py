@@ -14,7 +14,7 @@ import pytest
 import zmq
 from doubles import SIZE, Answer, FakeCamera, Sent
 
-from fbft_edge.detectors.model import DetectorsByLayout, Model
+from fbft_edge.detectors.model import DetectorPool, Model
 from fbft_edge.errors import CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Pixels, Verdict
 from fbft_edge.line.pipeline import Pipeline, Sender, Settings, Station, Summary
@@ -80,7 +80,7 @@ def _retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assembled(camera: FakeCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
-    model = Model(DetectorsByLayout(lambda *layout: detector), 0.5, "ab" * 32)
+    model = Model(DetectorPool(lambda layout: detector, most=None), 0.5, "ab" * 32)
     return Pipeline([Station(camera, settings)], model, publisher, settings)
 
 

@@ -19,10 +19,10 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli.console import live_line, summaries_text
 from fbft_edge.clock import now_ns
 from fbft_edge.detectors.host import OpenVinoDetector
-from fbft_edge.detectors.model import DetectorsByLayout, open_model
+from fbft_edge.detectors.model import DetectorPool, open_model
 from fbft_edge.errors import ArgumentError, BundleError, CameraError
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
 from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station
 from fbft_edge.messages.reading import Result
@@ -214,18 +214,18 @@ def test_a_fast_camera_does_not_starve_a_slow_one() -> None:
 
 
 def test_cameras_of_one_layout_share_a_detector_and_each_other_layout_has_its_own() -> None:
-    made: list[tuple[int, int, PixelFormat]] = []
+    made: list[FrameLayout] = []
 
-    def make(*layout: object) -> FakeDetector:
-        made.append(layout)  # type: ignore[arg-type]
+    def make(layout: FrameLayout) -> FakeDetector:
+        made.append(layout)
         return FakeDetector()
 
-    detectors = DetectorsByLayout(make)  # type: ignore[arg-type]
+    detectors = DetectorPool(make, most=None)
     frame = Frame("press-1", 0, 0, np.zeros((*SIZE, 3), np.uint8))
     wide = Frame("press-2", 0, 0, np.zeros((8, 20, 3), np.uint8))
     bgr = Frame("press-3", 0, 0, np.zeros((*SIZE, 3), np.uint8), PixelFormat.BGR8)
-    assert detectors.of(frame) is detectors.of_layout(*SIZE, PixelFormat.RGB8)
-    assert len({id(detectors.of(each)) for each in (frame, wide, bgr)}) == len(made) == 3
+    assert detectors.of(frame.layout) is detectors.of(FrameLayout(*SIZE))
+    assert len({id(detectors.of(each.layout)) for each in (frame, wide, bgr)}) == len(made) == 3
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +234,9 @@ def bundle(bright_bundle: BrightBundle) -> Bundle:
 
 
 def test_frames_of_different_sizes_share_the_compiled_model(bundle: Bundle) -> None:
-    layouts = [(168, 168, PixelFormat.RGB8), (168, 336, PixelFormat.RGB8), (84, 84, PixelFormat.RGB8)]
+    layouts = [FrameLayout(168, 168), FrameLayout(168, 336), FrameLayout(84, 84)]
     detectors = open_model(bundle, layouts, "openvino").model.detectors
-    square, wide, small = (detectors.of_layout(*layout) for layout in layouts)
+    square, wide, small = (detectors.of(layout) for layout in layouts)
     assert isinstance(square, OpenVinoDetector)
     assert isinstance(wide, OpenVinoDetector)
     assert isinstance(small, OpenVinoDetector)
@@ -244,21 +244,23 @@ def test_frames_of_different_sizes_share_the_compiled_model(bundle: Bundle) -> N
 
 
 def test_a_frame_is_judged_the_same_beside_frames_of_another_size(bundle: Bundle) -> None:
-    layouts = [(168, 168, PixelFormat.RGB8), (168, 336, PixelFormat.RGB8)]
+    layouts = [FrameLayout(168, 168), FrameLayout(168, 336)]
     detectors = open_model(bundle, layouts, "openvino").model.detectors
     random = np.random.default_rng(0)
-    for height, width, pixel_format in layouts * 2:
-        pixels = random.integers(0, 256, (height // 28, width // 28, 3), np.uint8).repeat(28, 0).repeat(28, 1)
-        together = detectors.of_layout(height, width, pixel_format).begin(pixels)()
-        alone = OpenVinoDetector(bundle, height, width).detect(pixels)
+    for layout in layouts * 2:
+        pixels = (
+            random.integers(0, 256, (layout.height // 28, layout.width // 28, 3), np.uint8).repeat(28, 0).repeat(28, 1)
+        )
+        together = detectors.of(layout).begin(pixels)()
+        alone = OpenVinoDetector(bundle, layout).detect(pixels)
         assert (together.score, together.regions) == (alone.score, alone.regions)
         np.testing.assert_array_equal(together.mask, alone.mask)
 
 
 def test_a_size_that_the_bundle_was_not_fitted_on_is_refused_when_it_comes(bundle: Bundle) -> None:
-    detectors = open_model(bundle, [(84, 84, PixelFormat.RGB8)], "openvino").model.detectors
+    detectors = open_model(bundle, [FrameLayout(84, 84)], "openvino").model.detectors
     with pytest.raises(BundleError, match="84x98"):
-        detectors.of_layout(84, 98, PixelFormat.RGB8)
+        detectors.of(FrameLayout(84, 98))
 
 
 def test_a_bundle_without_thresholds_makes_no_model(bright_bundle: BrightBundle) -> None:

@@ -28,7 +28,7 @@ from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
 from fbft_edge.frames.frame import Frame, Uint8
 from fbft_edge.frames.images import read_image
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
 from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
@@ -38,7 +38,7 @@ from fbft_edge.sockets.command_server import CommandServer
 BrightBundle = Callable[..., Bundle]
 MessageSource = Callable[[str], Any]
 SIZE = (84, 98)
-LAYOUTS = [(*SIZE, PixelFormat.RGB8)]
+LAYOUTS = [FrameLayout(*SIZE)]
 STRICT = Thresholds(0.01, 0.02, 0.01, 0.01, 0.05, 100)
 
 
@@ -435,7 +435,7 @@ def fitted_line(small_bundle: Bundle, nominal_folder: Path) -> Iterator[Line]:
 
 
 def opened_small(bundle: Bundle) -> OpenModel:
-    return open_model(bundle, [(140, 182, PixelFormat.RGB8)], "openvino")
+    return open_model(bundle, [FrameLayout(140, 182)], "openvino")
 
 
 def test_a_fitted_bundle_with_other_thresholds_takes_over_and_one_with_none_left_is_refused(

@@ -25,7 +25,7 @@ from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine
 from fbft_edge.detectors.kernels.frame_kernels import Launch
 from fbft_edge.detectors.scoring import judge_map
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.synthetic import render_part
 
 pytest.importorskip("cuda.core", reason="compiling kernels needs the extra tensorrt")
@@ -225,8 +225,11 @@ def bundle(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bu
     return seal_bundle(copy)
 
 
-def cuda_detector(bundle: Bundle, driver: Driver, **options: Any) -> CudaDetector:
-    return CudaDetector(bundle, *SIZE, lambda: Engine(driver, bundle), driver=driver, **options)
+def cuda_detector(
+    bundle: Bundle, driver: Driver, pixel_format: PixelFormat = PixelFormat.RGB8, **options: Any
+) -> CudaDetector:
+    layout = FrameLayout(*SIZE, pixel_format)
+    return CudaDetector(bundle, layout, lambda: Engine(driver, bundle), driver=driver, **options)
 
 
 def part(seed: int, defect_px: int | None = None) -> NDArray[np.uint8]:
@@ -237,7 +240,7 @@ def part(seed: int, defect_px: int | None = None) -> NDArray[np.uint8]:
 def test_both_detectors_find_the_same(bundle: Bundle, run_on_host: Run, shares_memory: bool) -> None:
     detector = cuda_detector(bundle, Driver(run_on_host, shares_memory))
     pixels = part(99, 12)
-    found, expected = detector.detect(pixels), OpenVinoDetector(bundle, *SIZE, "f32").detect(pixels)
+    found, expected = detector.detect(pixels), OpenVinoDetector(bundle, FrameLayout(*SIZE), "f32").detect(pixels)
     assert expected.regions
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert [(each.box_xyxy, each.area_px) for each in found.regions] == [
@@ -257,7 +260,7 @@ def test_both_detectors_say_what_is_judged_of_their_maps(
     thresholds = dataclasses.replace(thresholds, pixel=share * thresholds.pixel)
     changed, pixels = dataclasses.replace(bundle, thresholds=thresholds), part(seed, 12)
     host, device = (
-        OpenVinoDetector(changed, *SIZE, "f32"),
+        OpenVinoDetector(changed, FrameLayout(*SIZE), "f32"),
         cuda_detector(changed, Driver(run_on_host), with_map=True),
     )
     for detector in (host, device):
@@ -281,7 +284,7 @@ def test_both_detectors_sharpen_the_same(bundle: Bundle, run_on_host: Run, pixel
         cuda_detector(bundle, Driver(run_on_host), pixel_format=pixel_format, sharpen=each).detect(pixels)
         for each in (False, True)
     )
-    expected = OpenVinoDetector(bundle, *SIZE, "f32", pixel_format, sharpen=True).detect(pixels)
+    expected = OpenVinoDetector(bundle, FrameLayout(*SIZE, pixel_format), "f32", sharpen=True).detect(pixels)
     assert (found.mask != coarse.mask).any()
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert [(each.box_xyxy, each.area_px) for each in found.regions] == [
@@ -319,7 +322,7 @@ def test_a_frame_takes_no_memory_on_the_device(bundle: Bundle, run_on_host: Run)
 
 def test_the_map_comes_back_when_it_was_asked_for(bundle: Bundle, run_on_host: Run) -> None:
     found = cuda_detector(bundle, Driver(run_on_host), with_map=True).map_of(part(5))
-    np.testing.assert_allclose(found, OpenVinoDetector(bundle, *SIZE, "f32").map_of(part(5)), rtol=1e-5)
+    np.testing.assert_allclose(found, OpenVinoDetector(bundle, FrameLayout(*SIZE), "f32").map_of(part(5)), rtol=1e-5)
 
 
 def test_another_pixel_format_gives_the_same_detection(bundle: Bundle, run_on_host: Run) -> None:
@@ -356,7 +359,7 @@ def test_a_map_that_is_not_a_number_is_never_called_nominal(bundle: Bundle, run_
         def enqueue(self, stream_handle: int) -> None:
             driver.streams[stream_handle].push(lambda: self._distances.fill(np.nan))
 
-    detector = CudaDetector(bundle, *SIZE, lambda: Broken(driver, bundle), driver=driver)
+    detector = CudaDetector(bundle, FrameLayout(*SIZE), lambda: Broken(driver, bundle), driver=driver)
     with pytest.raises(EngineError, match="not numbers"):
         detector.detect(part(1))
 
@@ -384,7 +387,7 @@ def test_memory_is_stated_by_purpose(bundle: Bundle, run_on_host: Run) -> None:
 
 def test_without_pycuda_the_remedy_is_named(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"fbft-edge\[cuda\]"):
-        CudaDetector(bundle, *SIZE, lambda: None)  # type: ignore[arg-type, return-value]
+        CudaDetector(bundle, FrameLayout(*SIZE), lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_parity_is_measured_on_the_device(bundle: Bundle, run_on_host: Run) -> None:
