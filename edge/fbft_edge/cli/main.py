@@ -7,12 +7,11 @@ with `--fail-on-anomaly`, an anomalous one). Knows nothing about what the comman
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
-from typing import Any
 
+from fbft_edge.cli.commands import command_parser
 from fbft_edge.cli.exit_status import exit_status
 
 # Name: module of this folder whose `add_NAME` declares the options, and what `--help` says of the command.
@@ -45,31 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has the command's function as `command`."""
-    parser = argparse.ArgumentParser(
-        prog="fbft-edge", description="Visual inspection on the line: frames in, verdicts and masks out."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fbft-edge')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
-    for name, (module, about) in COMMANDS.items():
-        commands.add_parser(name, help=about, declare=partial(_declare, module, name))
-    return parser
+    commands = {name: (partial(_declare, module, name), about) for name, (module, about) in COMMANDS.items()}
+    return command_parser("fbft-edge", "Visual inspection on the line: frames in, verdicts and masks out.", commands)
 
 
 def _declare(module: str, name: str, parser: argparse.ArgumentParser) -> None:
     """Let a command's module add its options."""
     getattr(import_module(f"fbft_edge.cli.{module}"), f"add_{name.replace('-', '_')}")(parser)
-
-
-class _CommandParser(argparse.ArgumentParser):
-    """Has no options until its command is asked for; those inside of a command have theirs from the start."""
-
-    def __init__(self, *, declare: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._declare = declare
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Add the options first, and parse."""
-        if self._declare is not None:
-            self._declare(self)
-            self._declare = None
-        return super().parse_known_args(args, namespace)

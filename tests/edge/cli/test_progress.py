@@ -68,9 +68,10 @@ def test_what_is_said_has_no_markup_and_is_not_broken() -> None:
 
 
 def test_a_bar_goes_away_at_the_end_and_when_work_is_left() -> None:
-    progress, out = shown_to(is_terminal=True)
-    for _ in progress.track(range(3), "working"):
-        break
-    list(progress.track(range(3), "working"))
-    shown = out.getvalue()
-    assert ("working" in shown, shown.count("\x1b[?25l"), shown.count("\x1b[?25h")) == (True, 2, 2)
+    for ends in (True, False):
+        progress, out = shown_to(is_terminal=True)
+        for _ in progress.track(range(3), "working"):
+            if not ends:
+                break
+        shown, _, rest = out.getvalue().rpartition("working")
+        assert (bool(shown), "\x1b[2K" in rest, "\x1b[?25h" in rest) == (True, True, True)
