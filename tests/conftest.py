@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
 
 from fbft_edge.bundle.reading import MANIFEST, Bundle
 from fbft_edge.frames.images import write_image
@@ -63,7 +62,7 @@ def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
     out = tmp_path_factory.mktemp("bundles") / "small.fbft"
     settings = BundleSettings(tile_px=112, students=FitSettings(steps=20), prototypes=32)
-    return fit_bundle(nominal_folder, out, settings, Console(quiet=True))
+    return fit_bundle(nominal_folder, out, settings)
 
 
 @pytest.fixture(scope="session")

@@ -397,6 +397,7 @@ def tensorrt_engine(
 
     from fbft_edge.bundle.engines import Sidecar
     from fbft_edge.bundle.reading import ENGINES
+    from fbft_edge.cli.terminal import TerminalProgress
     from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
     from fbft_export.engines import profile_batches
     from fbft_export.graph import write_graph
@@ -407,7 +408,7 @@ def tensorrt_engine(
     write_graph(model, bundle.path / GRAPH)
     graph = half_graph(onnx.load(bundle.path / GRAPH)).SerializeToString()
     batches = profile_batches(bundle)
-    plan = build_plan(runtime, graph, bundle.tile.tile_px, batches, [gpu.target], console)
+    plan = build_plan(runtime, graph, bundle.tile.tile_px, batches, [gpu.target], TerminalProgress(console))
     (bundle.path / ENGINES).mkdir(exist_ok=True)
     (bundle.path / ENGINES / "acceptance.plan").write_bytes(plan.data)
     sealed = seal_bundle(bundle)

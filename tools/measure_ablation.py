@@ -23,7 +23,6 @@ import cv2
 import numpy as np
 import openvino
 import torch
-from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,9 +34,9 @@ from fbft_calibration.fitting.features import cut_tiles, inside, native_autocast
 from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_calibration.fitting.students import FitSettings, fit_students
 from fbft_calibration.metrics import CategoryTally
-from fbft_calibration.progress import tracked
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import native_precision, openvino_core
 from fbft_edge.detectors.scoring import image_score
@@ -45,6 +44,7 @@ from fbft_edge.detectors.tiling import TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32
 from fbft_edge.frames.images import read_image
+from fbft_edge.progress import Progress
 from fbft_export.graph import PatchDistanceModel
 from fbft_export.prototypes import Prototypes
 from fbft_export.students import Students, unit_distance
@@ -114,9 +114,9 @@ class View:
         self._compiled = openvino_core().compile_model(graph, "CPU", hint)
         self._features: dict[Path, torch.Tensor] = {}
 
-    def read(self, paths: Sequence[Path], console: Console) -> None:
+    def read(self, paths: Sequence[Path], progress: Progress) -> None:
         """Compute the features of images, (blocks, tiles, patches, embed_dim) bfloat16 each."""
-        for path in tracked(paths, f"teacher features, {self.name}", console):
+        for path in progress.track(paths, f"teacher features, {self.name}"):
             tiles = cut_tiles(self.plan, read_image(path))
             parts = [torch.from_numpy(self._compiled(tile[None])[0]).bfloat16() for tile in tiles]
             self._features[path] = torch.stack(parts, dim=1)
@@ -176,8 +176,8 @@ class Scored:
 class Trial:
     """One category, and all that is tried on it."""
 
-    def __init__(self, args: argparse.Namespace, console: Console) -> None:
-        self.args, self.console = args, console
+    def __init__(self, args: argparse.Namespace, progress: Progress) -> None:
+        self.args, self.progress = args, progress
         self.names: list[str] = args.variant or list(NAMES)
         if unknown := sorted(set(self.names) - set(NAMES)):
             raise ArgumentError(f"there is no variant {', '.join(unknown)}; choose from {', '.join(NAMES)}")
@@ -190,10 +190,10 @@ class Trial:
         self.probe, self.pairs = probes[0], [probe.blocks for probe in probes]
         self.needed = sorted({block for pair in self.pairs for block in pair})
         category = _category(args.data, args.category)
-        self.nominal = _nominal(category, args.most_nominal, console)
+        self.nominal = _nominal(category, args.most_nominal, progress)
         self.size = self.nominal.sizes[0]
         self.tests = [test for test in category.tests if read_image(test.path).shape[:2] == self.size]
-        console.print(f"{len(self.tests)} of {len(category.tests)} test images have the size of the nominal ones")
+        progress.say(f"{len(self.tests)} of {len(category.tests)} test images have the size of the nominal ones")
         sides = product(args.scale or [DEFAULTS.scale], args.tile or [None])
         self.plans = [(scale, self.plan(scale, tile_px)) for scale, tile_px in sides]
         own = NAMED_TEACHERS[args.teacher].blocks if args.teacher in NAMED_TEACHERS else self.pairs[0]
@@ -224,9 +224,9 @@ class Trial:
         f_j, f_k = view.patches([image.path for image in fit_images], blocks)
         found = []
         for steps in self.steps:
-            students = fit_students(f_j, f_k, FitSettings(steps=steps, seed=self.args.seed), self.console).students
+            students = fit_students(f_j, f_k, FitSettings(steps=steps, seed=self.args.seed), self.progress).students
             for count in self.counts:
-                prototypes = cast(Prototypes, find_prototypes(f_k, count, self.args.seed, self.console))
+                prototypes = cast(Prototypes, find_prototypes(f_k, count, self.args.seed, self.progress))
                 scored = self.scored(view, blocks, students, prototypes)
                 found.append(scored["with-prototypes"])
                 label = f"{view.name}, blocks {blocks[0]},{blocks[1]}, {steps} steps"
@@ -243,7 +243,7 @@ class Trial:
         nominal = np.stack([grids_of(image.path)["with-prototypes"] for image in self.nominal])
         mean, deviation = (_smoothed(grid) for grid in (nominal.mean(axis=0), nominal.std(axis=0)))
         found: dict[str, dict[Path, Float32]] = {name: {} for name in NAMES if name not in SUMS}
-        for test in tracked(self.tests, "patch distances", self.console):
+        for test in self.progress.track(self.tests, "patch distances"):
             grids = grids_of(test.path)
             grids |= {name: change(grids["with-prototypes"], mean, deviation) for name, change in GRIDS.items()}
             for name, grid in grids.items():
@@ -254,7 +254,7 @@ class Trial:
     def row(self, label: str, sources: Sequence[Scored], shared_flops: int = 0) -> str:
         """The line of a variant, or of the sum of several that share so many FLOPs."""
         tally = CategoryTally()
-        for test in tracked(self.tests, label, self.console):
+        for test in self.progress.track(self.tests, label):
             anomaly_map = np.sum([source.map_of(test.path) for source in sources], axis=0)
             truth, _ = test.truth(self.size)
             nothing = np.zeros(self.size, np.bool_)
@@ -279,7 +279,7 @@ class Trial:
         px, ends = plan.geometry.tile_px, (self.needed[0], self.needed[-1])
         teacher = load_teacher(self.args.teacher, tile_px=px, blocks=ends, weights=self.args.weights)
         view = View(plan, f"scale {scale}, {px} px tiles", teacher, self.needed)
-        view.read([item.path for item in (*self.nominal, *self.tests)], self.console)
+        view.read([item.path for item in (*self.nominal, *self.tests)], self.progress)
         return view
 
     def plan(self, scale: str, tile_px: int | None) -> TilePlan:
@@ -345,9 +345,9 @@ def _category(data: Path, name: str | None) -> Category:
     return found[0]
 
 
-def _nominal(category: Category, most: int, console: Console) -> NominalSet:
+def _nominal(category: Category, most: int, progress: Progress) -> NominalSet:
     """The category's usable nominal images of one size; every n-th of them if they are more than `most`."""
-    usable = scan_nominal(category.nominal[0].parent, console)
+    usable = scan_nominal(category.nominal[0].parent, progress)
     images = [image for image in usable if image.path in category.nominal]
     nominal = NominalSet(tuple(images[:: -(-len(images) // most) or 1]), usable.left_out)
     require_enough(nominal)
@@ -376,7 +376,7 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    for line in Trial(args, Console(stderr=True, highlight=False)).rows():
+    for line in Trial(args, TerminalProgress()).rows():
         print(line, flush=True)
     return 0
 

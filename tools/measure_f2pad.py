@@ -25,16 +25,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from fbft_calibration.benchmark.result import provenance
 from fbft_calibration.data.layouts import Category, TestImage, categories
 from fbft_calibration.fitting.thresholds import peak_threshold
 from fbft_calibration.metrics.masks import mask_fit
-from fbft_calibration.progress import tracked
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
 from fbft_edge.bundle.reading import open_bundle
 from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.sharpening import REACH_PATCHES, neighbourhood, same_regions, sharpened
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.drawing import overlay
@@ -97,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(args: argparse.Namespace) -> int:
     """Measure one detector on one data set; writes DIR/DATA-DETECTOR.json and pictures beside it."""
     torch.set_num_threads(args.threads)
-    console = Console(stderr=True, highlight=False)
+    shown = TerminalProgress()
     found_categories = categories(args.root)
     if len(found_categories) != 1:
         raise ArgumentError(f"{args.root} has {len(found_categories)} categories; name the folder of one")
@@ -110,13 +109,13 @@ def measure(args: argparse.Namespace) -> int:
     fit_s = time.perf_counter() - started
     images = [read_image(test.path) for test in tests]
     truths = [_truth(test, image) for test, image in zip(tests, images, strict=True)]
-    maps = [detector.relative_map(image) for image in tracked(images, "maps", console)]
+    maps = [detector.relative_map(image) for image in shown.track(images, "maps")]
     best = _best_threshold(maps, truths)
     settings = RefineSettings(iterations=args.iterations)
     lines = []
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"{category.name}-{args.detector}"
-    for test, image, truth, found in zip(tests, images, truths, tracked(maps, "refining", console), strict=True):
+    for test, image, truth, found in zip(tests, images, truths, shown.track(maps, "refining"), strict=True):
         line: dict[str, Any] = {"file": test.path.name, "type": test.defect_type, "area_px": int(truth.sum())}
         for threshold, value in zip(THRESHOLDS, (1.0, best), strict=True):
             masks, cost = _masks(detector, image, found, value, settings)

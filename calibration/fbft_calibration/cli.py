@@ -18,9 +18,11 @@ from rich.console import Console
 
 from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 from fbft_edge.frames.images import image_paths
+from fbft_edge.progress import Progress
 
 if TYPE_CHECKING:
     from fbft_calibration.benchmark.run import BenchmarkSettings
@@ -165,7 +167,7 @@ def _fit(args: argparse.Namespace) -> int:
     image_paths(args.folder)  # a typo is said before torch takes its seconds to load
     from fbft_calibration.fitting.bundling import fit_bundle
 
-    fit_bundle(args.folder, args.out, _bundle_settings(args), Console(highlight=False, soft_wrap=True))
+    fit_bundle(args.folder, args.out, _bundle_settings(args), _shown())
     return 0
 
 
@@ -200,7 +202,7 @@ def _benchmark(args: argparse.Namespace) -> int:
 
         out = args.out or _RESULTS / "comparison"
         make_out_folder(out)
-        compare_runs(args.compare, out, console)
+        compare_runs(args.compare, out, _shown())
         return 0
     if args.root is None:
         raise ArgumentError("no data set to measure; name DATASET_ROOT, or folders of results after --compare")
@@ -222,7 +224,7 @@ def _benchmark(args: argparse.Namespace) -> int:
 
     out = args.out or _default_out(args)
     try:
-        run_benchmark(args.root, out, settings, console, args.category, peers, args.peer_weights)
+        run_benchmark(args.root, out, settings, _shown(), args.category, peers, args.peer_weights)
     except KeyboardInterrupt:
         console.print(f"interrupted: what is finished in {out} is kept, the same command goes on", markup=False)
         raise
@@ -271,9 +273,7 @@ def _threshold(args: argparse.Namespace) -> int:
     from fbft_calibration.fitting.bundling import threshold_bundle
 
     rate = _fraction("--false-alarm-rate", args.false_alarm_rate)
-    threshold_bundle(
-        args.bundle, args.folder, rate, Console(highlight=False, soft_wrap=True), mixed_sizes=args.mixed_sizes
-    )
+    threshold_bundle(args.bundle, args.folder, rate, _shown(), mixed_sizes=args.mixed_sizes)
     return 0
 
 
@@ -289,9 +289,15 @@ def _refine(args: argparse.Namespace) -> int:
     settings = RefineSettings(seed=_at_least("--seed", args.seed, 0))
     if args.iterations is not None:
         settings = replace(settings, iterations=_at_least("--iterations", args.iterations, 1))
-    refined = refine_images(bundle, paths, args.out, settings, args.weights, Console(stderr=True, highlight=False))
+    shown = TerminalProgress(Console(stderr=True, highlight=False), in_logs=False)
+    refined = refine_images(bundle, paths, args.out, settings, args.weights, shown)
     report(refined, args.out, Console(highlight=False))
     return refined.exit_status
+
+
+def _shown() -> Progress:
+    """Lines on standard output, and bars where that is a terminal."""
+    return TerminalProgress(Console(highlight=False, soft_wrap=True), in_logs=False)
 
 
 def _blocks(text: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cli.exit_status import exit_status
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 
@@ -124,7 +125,7 @@ def _built(bundle: Bundle, args: argparse.Namespace) -> Bundle:
         workspace_bytes=None if args.workspace_mib is None else args.workspace_mib << 20,
         timing_cache=args.timing_cache,
     )
-    return export_tensorrt(bundle, args.runtime, settings, Console(stderr=True))[0]
+    return export_tensorrt(bundle, args.runtime, settings, TerminalProgress(in_logs=False))[0]
 
 
 def _engine_table(bundle: Bundle) -> Table:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import onnx
 import openvino
-from rich.console import Console
 
 from fbft_edge.bundle.engines import Sidecar, sidecars, write_sidecar
 from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
@@ -23,6 +22,7 @@ from fbft_edge.detectors.host import OpenVinoEngine, accepted_precision
 from fbft_edge.detectors.tensorrt_engine import TensorRtEngine
 from fbft_edge.detectors.tensorrt_library import NAMES
 from fbft_edge.detectors.tiling import TilePlan
+from fbft_edge.progress import SILENT, Progress
 from fbft_export.cubins import write_cubins
 from fbft_export.device_parity import measure_device_parity, target_here
 from fbft_export.engine_report import update_report
@@ -111,7 +111,7 @@ def _without_verdicts(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def export_tensorrt(
-    bundle: Bundle, runtime: str, settings: TensorRtSettings, console: Console
+    bundle: Bundle, runtime: str, settings: TensorRtSettings = TensorRtSettings(), progress: Progress = SILENT
 ) -> tuple[Bundle, Parity]:
     """Build a plan with TensorRT's builder, and compile the CUDA kernels for the same GPUs.
 
@@ -122,7 +122,7 @@ def export_tensorrt(
         bundle: With graph and parity reference.
         runtime: `tensorrt` or `tensorrt-rtx`.
         settings: How to build.
-        console: Told what is done.
+        progress: Told what is done.
 
     Returns:
         The bundle, sealed again with plan, sidecar and kernels, and the differences found.
@@ -135,35 +135,36 @@ def export_tensorrt(
     if settings.targets:
         require_targets(runtime, settings.precision, settings.targets)
     with revising(bundle) as draft:
-        draft, parity = _with_tensorrt(draft, runtime, settings, console)
+        draft, parity = _with_tensorrt(draft, runtime, settings, progress)
         sealed = seal_bundle(update_report(draft))
     return dataclasses.replace(sealed, path=bundle.path), parity
 
 
-def _with_tensorrt(draft: Bundle, runtime: str, settings: TensorRtSettings, console: Console) -> tuple[Bundle, Parity]:
+def _with_tensorrt(
+    draft: Bundle, runtime: str, settings: TensorRtSettings, progress: Progress
+) -> tuple[Bundle, Parity]:
     """See `export_tensorrt`; nothing is sealed, and the report stays as it is."""
     targets = settings.targets or offered_targets(runtime, settings.precision)
     label = f"{NAMES[runtime]} at {settings.precision}"
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{label}: compiling the CUDA kernels for {', '.join(targets)}")
+    progress.say(f"{label}: compiling the CUDA kernels for {', '.join(targets)}")
     draft = write_cubins(draft, targets)
-    say(f"{label}: trying the engine's arithmetic on the CPU beside float32")
+    progress.say(f"{label}: trying the engine's arithmetic on the CPU beside float32")
     parity = _emulated_parity(draft, settings.precision)
     parity.require_accepted(label, settings.precision)
     engines = []
     for group in targets_by_plan(runtime, targets):
-        say(f"{label}: building the engine for {', '.join(group)}")
-        engines.append(_built_engine(draft, runtime, settings, group, parity, console))
+        progress.say(f"{label}: building the engine for {', '.join(group)}")
+        engines.append(_built_engine(draft, runtime, settings, group, parity, progress))
     for sidecar in _sharing_a_gpu(draft, runtime, targets):
         draft = removed(draft, *filter(None, (sidecar.file, sidecar.plan_file)))
-        say(f"{label}: takes the place of {sidecar.name}")
+        progress.say(f"{label}: takes the place of {sidecar.name}")
     here = target_here()
     for sidecar, plan in engines:
         draft = _with_plan(draft, sidecar, plan)
-        say(f"{label}: {sidecar.name} has {len(plan.data) / 1e6:.0f} MB, built in {plan.build_s:.1f} s")
+        progress.say(f"{label}: {sidecar.name} has {len(plan.data) / 1e6:.0f} MB, built in {plan.build_s:.1f} s")
     for sidecar, _ in engines:
         if here in sidecar.targets:
-            say(f"{label}: trying {sidecar.name} on this machine's GPU beside float32")
+            progress.say(f"{label}: trying {sidecar.name} on this machine's GPU beside float32")
             draft = write_sidecar(draft, _tried_here(draft, sidecar, label))
     return draft, parity
 
@@ -187,11 +188,16 @@ def _tried_here(draft: Bundle, sidecar: Sidecar, label: str) -> Sidecar:
 
 
 def _built_engine(
-    bundle: Bundle, runtime: str, settings: TensorRtSettings, targets: tuple[str, ...], parity: Parity, console: Console
+    bundle: Bundle,
+    runtime: str,
+    settings: TensorRtSettings,
+    targets: tuple[str, ...],
+    parity: Parity,
+    progress: Progress,
 ) -> tuple[Sidecar, Plan]:
     batches = profile_batches(bundle)
     plan = build_plan(
-        *(runtime, _typed_graph(bundle, settings.precision), bundle.tile.tile_px, batches, targets, console),
+        *(runtime, _typed_graph(bundle, settings.precision), bundle.tile.tile_px, batches, targets, progress),
         workspace_bytes=settings.workspace_bytes,
         timing_cache=settings.timing_cache,
     )

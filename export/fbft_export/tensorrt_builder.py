@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
-
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
 from fbft_edge.detectors.tensorrt_library import NAMES, Library, load_library, log_of
 from fbft_edge.errors import EngineError
+from fbft_edge.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import tensorrt
@@ -103,7 +101,7 @@ def build_plan(
     tile_px: int,
     batches: tuple[int, int, int],
     targets: Sequence[str],
-    console: Console,
+    progress: Progress = SILENT,
     *,
     workspace_bytes: int | None = None,
     timing_cache: Path | None = None,
@@ -116,7 +114,7 @@ def build_plan(
         tile_px: Side of a tile.
         batches: Least, best and most tiles a call.
         targets: Of `offered_targets`; TensorRT builds for this machine's GPU alone.
-        console: Shows the progress, if it is a terminal.
+        progress: Shown the builder's phases.
         workspace_bytes: Most scratch memory of any layer; None leaves it to the library.
         timing_cache: File that keeps what TensorRT timed for the next build; made if it is not there.
 
@@ -138,7 +136,7 @@ def build_plan(
     if timing_cache is not None:
         _load_timing_cache(runtime, config, timing_cache)
     _add_profile(runtime, builder, config, tile_px, batches)
-    with _progress_shown(library, config, console):
+    with _progress_shown(library, config, progress):
         memory = builder.build_serialized_network(network, config)
     del parser  # which owns weights that the network refers to while it is built
     if memory is None:
@@ -234,15 +232,17 @@ def _save_timing_cache(config: tensorrt.IBuilderConfig, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _progress_shown(library: Library, config: tensorrt.IBuilderConfig, console: Console) -> Iterator[None]:
-    """A bar for every phase that the builder is in; Ctrl-C ends the build at its next step."""
-    with (
-        _interruptible() as interrupted,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
-        config.progress_monitor = _monitor(library, progress, interrupted)
-        yield
-        config.progress_monitor = None
+def _progress_shown(library: Library, config: tensorrt.IBuilderConfig, progress: Progress) -> Iterator[None]:
+    """Every phase that the builder is in is work to be tracked; Ctrl-C ends the build at its next step."""
+    phases: dict[str, Iterator[int]] = {}
+    with _interruptible() as interrupted:
+        config.progress_monitor = _monitor(library, progress, phases, interrupted)
+        try:
+            yield
+        finally:
+            config.progress_monitor = None
+            for name in reversed(tuple(phases)):
+                _exhaust(phases.pop(name))
 
 
 @contextlib.contextmanager
@@ -260,20 +260,33 @@ def _interruptible() -> Iterator[threading.Event]:
         raise KeyboardInterrupt
 
 
-def _monitor(library: Library, progress: Progress, interrupted: threading.Event) -> tensorrt.IProgressMonitor:
+def _monitor(
+    library: Library, progress: Progress, phases: dict[str, Iterator[int]], interrupted: threading.Event
+) -> tensorrt.IProgressMonitor:
+    """Takes a step of a phase's items where the builder takes one; phases may be in threads of their own."""
     class_of_library: Any = library.IProgressMonitor
-    tasks: dict[str, TaskID] = {}
+    lock = threading.Lock()
 
     class Monitor(class_of_library):  # type: ignore[misc]  # which library's class it is shows only here
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            tasks[phase_name] = progress.add_task(phase_name, total=num_steps)
+            with lock:
+                phases[phase_name] = progress.track(range(num_steps), phase_name)
+                next(phases[phase_name], None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress.update(tasks[phase_name], completed=step + 1)
+            with lock:
+                next(phases[phase_name], None)
             return not interrupted.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            progress.remove_task(tasks.pop(phase_name))
+            with lock:
+                _exhaust(phases.pop(phase_name))
 
     monitor: tensorrt.IProgressMonitor = Monitor()
     return monitor
+
+
+def _exhaust(items: Iterator[int]) -> None:
+    """What is tracked goes away when its items end."""
+    for _ in items:
+        pass

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fbft_calibration.benchmark.result import Run, provenance, write_result
 from fbft_calibration.cli import main
@@ -109,7 +108,7 @@ def bright_run(part_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("results") / "bright"
     category = next(category for category in categories(part_dataset) if category.name == "parts")
     album = Album(0.8)
-    measured = measure(category, part_dataset, brightness, album, 0.05, Console(quiet=True))
+    measured = measure(category, part_dataset, brightness, album, 0.05)
     pictures = album.write(out / "parts/pictures", out)
     thresholds = {"num_images": 4, "supported_rate": 0.2, "requested_rate": 0.2, "image": 0.8, "pixel": 0.8}
     tile = {"tile_px": 112, "patch_px": 14, "overlap_patches": 1, "scale": 1.0}

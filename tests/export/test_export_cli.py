@@ -11,7 +11,6 @@ from pathlib import Path
 
 import openvino
 import pytest
-from rich.console import Console
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import GRAPH, REPORT, Bundle, open_bundle
@@ -20,8 +19,6 @@ from fbft_edge.detectors.host import accepted_precision
 from fbft_edge.errors import EngineError
 from fbft_export.cli import main
 from fbft_export.engines import TensorRtSettings, export_openvino, export_tensorrt, profile_batches
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -174,7 +171,7 @@ def test_a_new_engine_takes_the_place_of_those_for_the_same_gpu_alone(
 ) -> None:
     shutil.copytree(exported[0], tmp_path / "copy.fbft")
     settings = TensorRtSettings("f32", ("sm_86",))
-    bundle, _ = export_tensorrt(open_bundle(tmp_path / "copy.fbft"), "tensorrt-rtx", settings, QUIET)
+    bundle, _ = export_tensorrt(open_bundle(tmp_path / "copy.fbft"), "tensorrt-rtx", settings)
     plans = [name for name in bundle.files if name.endswith(".plan")]
     assert plans == ["engines/tensorrt-rtx-f32-sm_86.plan", "engines/tensorrt-rtx-fp16-sm_75.plan"]
 
@@ -183,7 +180,7 @@ def test_a_float16_engine_that_strays_is_not_built(copied: Bundle) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
     wrong = with_wrong_students(copied)
     with pytest.raises(EngineError, match="strays"), revising(wrong) as draft:
-        export_tensorrt(draft, "tensorrt-rtx", TensorRtSettings(targets=("sm_86",)), QUIET)
+        export_tensorrt(draft, "tensorrt-rtx", TensorRtSettings(targets=("sm_86",)))
     assert open_bundle(wrong.path) == wrong
 
 

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
 from fbft_edge.detectors.tensorrt_library import log_of
 from fbft_edge.errors import EngineError
@@ -49,7 +50,7 @@ def tensorrt_module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def built(graph: bytes, runtime: str = "tensorrt-rtx", **changes: Any) -> Plan:
-    settings = {"tile_px": TILE_PX, "batches": (1, 4, 16), "targets": TARGETS, "console": Console(quiet=True)}
+    settings = {"tile_px": TILE_PX, "batches": (1, 4, 16), "targets": TARGETS}
     return build_plan(runtime, graph, **{**settings, **changes})
 
 
@@ -142,13 +143,13 @@ def test_what_cannot_be_built_says_why(graph: bytes, changes: dict[str, Any], ca
 
 def test_the_phases_of_the_builder_are_shown_on_a_terminal(graph: bytes) -> None:
     screen = io.StringIO()
-    built(graph, console=Console(file=screen, force_terminal=True))
+    built(graph, progress=TerminalProgress(Console(file=screen, force_terminal=True), in_logs=False))
     assert "Building engine" in screen.getvalue()
 
 
 def test_nothing_is_written_where_there_is_no_terminal(graph: bytes) -> None:
     stream = io.StringIO()
-    built(graph, console=Console(file=stream))
+    built(graph, progress=TerminalProgress(Console(file=stream), in_logs=False))
     assert stream.getvalue() == ""
 
 
@@ -161,7 +162,7 @@ def test_ctrl_c_ends_a_build(graph: bytes) -> None:
             return super().write(text)
 
     with pytest.raises(KeyboardInterrupt):
-        built(graph, console=Console(file=Screen(), force_terminal=True))
+        built(graph, progress=TerminalProgress(Console(file=Screen(), force_terminal=True), in_logs=False))
 
 
 def test_ctrl_c_means_again_after_a_build_what_it_meant_before(graph: bytes) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part
 
@@ -118,7 +117,7 @@ def fit(out: Path) -> tuple[Path, Path]:
     for bundle, steps in zip(bundles, (20, 40), strict=True):
         if not bundle.exists():
             settings = BundleSettings(tile_px=112, students=FitSettings(steps=steps), prototypes=32)
-            fit_bundle(nominal, bundle, settings, Console(stderr=True))
+            fit_bundle(nominal, bundle, settings, TerminalProgress())
     return bundles
 
 

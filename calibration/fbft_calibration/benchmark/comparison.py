@@ -10,8 +10,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from fbft_calibration.benchmark.glossary import glossary
 from fbft_calibration.benchmark.origins import are_of_same_files, cautions, every_category, images_in_words, origins
 from fbft_calibration.benchmark.result import Run, read_run
@@ -29,6 +27,7 @@ from fbft_calibration.benchmark.tables import (
 from fbft_calibration.pages.charts import line_chart
 from fbft_calibration.pages.page import fact_table, heading, paragraph, side_by_side, write_page
 from fbft_edge.errors import ArgumentError
+from fbft_edge.progress import SILENT, Progress
 
 PAGE = "comparison.html"
 MARKDOWN = "comparison.md"
@@ -47,13 +46,13 @@ _COST = (
 )
 
 
-def compare_runs(folders: Sequence[Path], out: Path, console: Console) -> None:
+def compare_runs(folders: Sequence[Path], out: Path, progress: Progress = SILENT) -> None:
     """Read results and write `comparison.html` and `comparison.md`.
 
     Args:
         folders: Of results, one per run.
         out: Made if it does not exist.
-        console: Told where it is.
+        progress: Told where it is.
 
     Raises:
         ArgumentError: A folder holds no results, or the runs have no category in common.
@@ -63,7 +62,7 @@ def compare_runs(folders: Sequence[Path], out: Path, console: Console) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKDOWN).write_text("\n\n".join(_markdown(runs, shared)) + "\n", encoding="utf-8")
     write_page(out / PAGE, "Runs side by side", _page(runs, shared))
-    console.print(f"open {out / PAGE}", style="bold green", markup=False)
+    progress.say(f"open {out / PAGE}", "done")
 
 
 def shared_categories(runs: Sequence[Run]) -> list[str]:

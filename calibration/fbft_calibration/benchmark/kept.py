@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fbft_calibration.benchmark.result import CategoryResult, finished, flat_settings, read_result, write_result
 from fbft_edge.errors import ArgumentError
+from fbft_edge.progress import Progress
 
 _PIXEL_SIZE = "pixel_size_mm"
 
 
-def is_finished(target: Path, settings: Mapping[str, Any], data_sha256: str, console: Console) -> bool:
-    """Whether a result of the same settings and data is there; said on the console where a file is.
+def is_finished(target: Path, settings: Mapping[str, Any], data_sha256: str, progress: Progress) -> bool:
+    """Whether a result of the same settings and data is there; said where a file is.
 
     Where only the pixel size is another, the result's lengths are told anew from those in pixels.
 
@@ -30,19 +29,18 @@ def is_finished(target: Path, settings: Mapping[str, Any], data_sha256: str, con
         return False
     kept = read_result(target)
     if kept.data_sha256 != data_sha256:
-        console.print(
+        progress.say(
             f"{target} has other images or masks, or is of a version that did not compare what is in them; "
-            "measured again",
-            markup=False,
+            "measured again"
         )
         return False
     if {**kept.settings, _PIXEL_SIZE: None} != {**settings, _PIXEL_SIZE: None}:
-        console.print(f"{target} has other settings; measured again", markup=False)
+        progress.say(f"{target} has other settings; measured again")
         return False
     if kept.settings != settings:
         write_result(_with_settings(kept, settings), target)
-        console.print(f"{target} has another pixel size; its lengths are told anew", markup=False)
-    console.print(f"kept: {target} is finished", markup=False)
+        progress.say(f"{target} has another pixel size; its lengths are told anew")
+    progress.say(f"kept: {target} is finished")
     return True
 
 

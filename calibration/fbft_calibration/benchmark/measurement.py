@@ -11,17 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.result import InspectedImage
 from fbft_calibration.data.layouts import Category, TestImage
 from fbft_calibration.data.nominal import about_dark_16_bit, peak_of_dark_16_bit
 from fbft_calibration.metrics import CategoryFigures, CategoryTally
-from fbft_calibration.progress import tracked
 from fbft_edge.errors import ImageError
 from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
 from fbft_edge.frames.images import read_image
+from fbft_edge.progress import SILENT, Progress
 
 Detect = Callable[[Uint8], tuple[Detection, Float32]]
 
@@ -55,7 +53,7 @@ def measure(
     detect: Detect,
     album: Album,
     pixel_size_mm: float | None,
-    console: Console,
+    progress: Progress = SILENT,
     *,
     prepare: Callable[[Uint8], object] | None = None,
     has_thresholds: bool = True,
@@ -69,7 +67,7 @@ def measure(
             valid until the next call.
         album: Is offered every image.
         pixel_size_mm: Side of a pixel on the part, or None.
-        console: Shows the progress bar.
+        progress: Shown how far it is.
         prepare: Called with each picture before its time is taken, for what a line does once.
         has_thresholds: False for a detector whose detections flag nothing because it has no thresholds; figures at
             thresholds then mean nothing, and no image says whether it was flagged.
@@ -84,7 +82,7 @@ def measure(
     dark: dict[Path, int] = {}
     scoring_s = 0.0
     largest, most_pixels = Path(), 0
-    for test in tracked(category.tests, f"inspecting {category.name}", console):
+    for test in progress.track(category.tests, f"inspecting {category.name}"):
         try:
             pixels = read_image(test.path)
         except ImageError as error:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fbft_calibration.benchmark.kept import is_finished
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
@@ -19,6 +17,7 @@ from fbft_calibration.benchmark.result import CategoryResult, Run, finished, pro
 from fbft_calibration.benchmark.tables import COLUMNS
 from fbft_calibration.data.layouts import Category
 from fbft_calibration.peers import PeerProcess, open_peer, peer_settings
+from fbft_edge.progress import Progress
 
 
 def peer_folder(out: Path, name: str) -> Path:
@@ -44,7 +43,7 @@ def finish_peer(
     out: Path,
     data_sha256: str,
     resnet_weights: Path | None,
-    console: Console,
+    progress: Progress,
 ) -> None:
     """Fit a peer on a category's nominal images, all of them, and measure it; a finished result is kept.
 
@@ -55,7 +54,7 @@ def finish_peer(
         out: Of our own results; the peer's lie below.
         data_sha256: Identity of the category's files.
         resnet_weights: As `fbft_calibration.peers.open_peer` takes it.
-        console: Shows what is done.
+        progress: Told what is done.
 
     Raises:
         PeerError: It failed.
@@ -64,13 +63,13 @@ def finish_peer(
     folder = peer_folder(out, name)
     target = folder / f"{category.name}.json"
     settings = peer_settings(name, resnet_weights)
-    if is_finished(target, settings, data_sha256, console):
+    if is_finished(target, settings, data_sha256, progress):
         return
-    console.print(f"{name}: fitting on {len(category.nominal)} images", markup=False)
+    progress.say(f"{name}: fitting on {len(category.nominal)} images")
     with open_peer(name, resnet_weights) as peer:
-        result = measure_peer(peer, category, root, folder, data_sha256, settings, console)
+        result = measure_peer(peer, category, root, folder, data_sha256, settings, progress)
     write_result(result, target)
-    console.print(f"{name}: {_in_words(result)}", markup=False)
+    progress.say(f"{name}: {_in_words(result)}")
 
 
 def measure_peer(
@@ -80,7 +79,7 @@ def measure_peer(
     folder: Path,
     data_sha256: str,
     settings: Mapping[str, Any],
-    console: Console,
+    progress: Progress,
 ) -> CategoryResult:
     """Fit and measure a running peer.
 
@@ -91,7 +90,7 @@ def measure_peer(
         folder: Of the peer's results; the pictures are written there.
         data_sha256: Identity of the category's files.
         settings: All that decides the peer.
-        console: Shows the progress bar.
+        progress: Shown how far it is.
 
     Raises:
         PeerError: It failed.
@@ -99,7 +98,7 @@ def measure_peer(
     """
     peer.fit(category.nominal)
     album = Album(None)
-    measured = measure(category, root, peer.detect, album, None, console, has_thresholds=False)
+    measured = measure(category, root, peer.detect, album, None, progress, has_thresholds=False)
     cost = peer.cost()
     return CategoryResult(
         category=category.name,

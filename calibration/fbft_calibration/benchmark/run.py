@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fbft_calibration.benchmark.kept import is_finished, refuse_other_results
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.peer_results import finish_peer, peer_folder, read_peer_runs
@@ -50,6 +48,7 @@ from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
 from fbft_edge.frames.pixel_format import layout_of
 from fbft_edge.plain_file import file_sha256
+from fbft_edge.progress import SILENT, Progress
 from fbft_export.prototypes import PATCH_DISTANCE
 
 _FIT = "fit.json"
@@ -116,7 +115,7 @@ def run_benchmark(
     root: Path,
     out: Path,
     settings: BenchmarkSettings,
-    console: Console,
+    progress: Progress = SILENT,
     names: Sequence[str] = (),
     peers: Sequence[str] = (),
     resnet_weights: Path | None = None,
@@ -129,7 +128,7 @@ def run_benchmark(
         root: Of the data set.
         out: Made if it does not exist.
         settings: How.
-        console: Shows what is done.
+        progress: Told what is done.
         names: Of the categories to measure; empty for all of them.
         peers: To be fitted and measured on the same images; keys of `fbft_calibration.peers.PEERS`.
         resnet_weights: As `fbft_calibration.peers.open_peer` takes it.
@@ -146,25 +145,25 @@ def run_benchmark(
     refused: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, category in enumerate(chosen, start=1):
-        console.print(f"{category.name}, {number} of {len(chosen)}", style="bold", markup=False)
+        progress.say(f"{category.name}, {number} of {len(chosen)}", "heading")
         digest = data_sha256(category)
         try:
-            _finish(category, root, out, digest, settings, console)
+            _finish(category, root, out, digest, settings, progress)
         except (ArgumentError, ImageError, BundleError, EngineError) as error:
             refused[category.name] = str(error).replace(f"{root}/", "")
-            console.print(f"{category.name} cannot be measured: {error}", style="red", markup=False)
+            progress.say(f"{category.name} cannot be measured: {error}", "failure")
             _summarise(out, failed, refused)
             continue
         _summarise(out, failed, refused)
         for peer in peers:
             try:
-                finish_peer(peer, category, root, out, digest, resnet_weights, console)
+                finish_peer(peer, category, root, out, digest, resnet_weights, progress)
             except FbftError as error:
                 failed[f"{peer} on {category.name}"] = str(error)
-                console.print(f"{peer} cannot be measured: {error}", style="red", markup=False)
+                progress.say(f"{peer} cannot be measured: {error}", "failure")
             _summarise(out, failed, refused)
     if (out / REPORT).is_file():
-        console.print(f"open {out / REPORT}", style="bold green", markup=False)
+        progress.say(f"open {out / REPORT}", "done")
     _refuse_the_incomplete(refused, failed, len(chosen), len(peers) * (len(chosen) - len(refused)))
 
 
@@ -190,18 +189,18 @@ def _refuse_the_incomplete(
 
 
 def _finish(
-    category: Category, root: Path, out: Path, digest: str, settings: BenchmarkSettings, console: Console
+    category: Category, root: Path, out: Path, digest: str, settings: BenchmarkSettings, progress: Progress
 ) -> None:
     """Bring one category to its end, whatever of it is there."""
     require_own_file(category)
     target = out / f"{category.name}.json"
-    if is_finished(target, settings.as_dict(), digest, console):
+    if is_finished(target, settings.as_dict(), digest, progress):
         return
-    bundle, fit_s = _fitted(category, out / category.name, settings, console)
+    bundle, fit_s = _fitted(category, out / category.name, settings, progress)
     album = Album(bundle.require_thresholds().pixel)
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         measured = measure(
-            *(category, root, partial(_detect, detectors), album, settings.pixel_size_mm, console),
+            *(category, root, partial(_detect, detectors), album, settings.pixel_size_mm, progress),
             prepare=lambda pixels: detectors.of(layout_of(pixels)),
         )
     left_out = [f"{name}, {reason}: not fitted on" for name, reason in bundle.notes.left_out]
@@ -233,8 +232,8 @@ def _finish(
     )
     write_result(result, target)
     for line in (*cautions_of(result), *_first(result.problems)):
-        console.print(f"  {line}", style="yellow", markup=False)
-    console.print(in_words(result), markup=False)
+        progress.say(f"  {line}", "caution")
+    progress.say(in_words(result))
 
 
 def _first(lines: Sequence[str]) -> list[str]:
@@ -256,7 +255,7 @@ def _foreign_sizes(sizes: Counter[tuple[int, int]], bundle: Bundle) -> list[str]
     ]
 
 
-def _fitted(category: Category, folder: Path, settings: BenchmarkSettings, console: Console) -> tuple[Bundle, float]:
+def _fitted(category: Category, folder: Path, settings: BenchmarkSettings, progress: Progress) -> tuple[Bundle, float]:
     """The category's bundle and the seconds that fitting took; a complete one of the same settings is kept."""
     path, note = folder / f"{category.name}.fbft", folder / _FIT
     wanted = {"settings": settings.of_fit(), "nominal_sha256": nominal_sha256(category)}
@@ -265,11 +264,11 @@ def _fitted(category: Category, folder: Path, settings: BenchmarkSettings, conso
             known = json.loads(note.read_text(encoding="utf-8"))
             bundle = open_bundle(path)
             if known["wanted"] == wanted and known["bundle_sha256"] == bundle.sha256:
-                console.print(f"kept: {path} is complete", markup=False)
+                progress.say(f"kept: {path} is complete")
                 return bundle, float(known["fit_s"])
     started = time.monotonic()
     with _nominal_folder(category, folder) as nominal:
-        bundle = fit_bundle(nominal, path, settings.for_images(len(category.nominal)), console)
+        bundle = fit_bundle(nominal, path, settings.for_images(len(category.nominal)), progress)
     fit_s = time.monotonic() - started
     write_json({"wanted": wanted, "bundle_sha256": bundle.sha256, "fit_s": fit_s}, note)
     return bundle, fit_s

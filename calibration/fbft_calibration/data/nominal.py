@@ -13,12 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
 
-from fbft_calibration.progress import tracked
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.progress import SILENT, Progress
 
 MIN_IMAGES = 8
 _DARK_BELOW = 256 // 8
@@ -69,12 +68,12 @@ class NominalSet:
         return fit, [self.images[index] for index in sorted(chosen)]
 
 
-def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -> NominalSet:
+def scan_nominal(folder: Path, progress: Progress = SILENT, *, mixed_sizes: bool = False) -> NominalSet:
     """Read every image of a folder once; leave out the unreadable, the duplicate and the odd-sized.
 
     Args:
         folder: Images directly inside are used.
-        console: Told what is left out, and why.
+        progress: Told what is left out, and why.
         mixed_sizes: Use images of every size; otherwise those of the most common one.
 
     Raises:
@@ -84,7 +83,7 @@ def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -
     left_out: list[tuple[Path, str]] = []
     first_with: dict[str, Path] = {}
     dark: dict[Path, int] = {}
-    for path in tracked(image_paths(folder), "checking images", console):
+    for path in progress.track(image_paths(folder), "checking images"):
         try:
             pixels = read_image(path)
         except ImageError as error:
@@ -101,9 +100,9 @@ def scan_nominal(folder: Path, console: Console, *, mixed_sizes: bool = False) -
     if not mixed_sizes:
         images = _of_common_size(images, left_out)
     found = NominalSet(tuple(images), tuple(left_out))
-    _report(found, folder, console)
+    _report(found, folder, progress)
     if dark:
-        console.print(f"  {about_dark_16_bit(dark)}", style="yellow", highlight=False, markup=False)
+        progress.say(f"  {about_dark_16_bit(dark)}", "caution")
     return found
 
 
@@ -158,12 +157,10 @@ def _of_common_size(images: list[NominalImage], left_out: list[tuple[Path, str]]
     return [image for image in images if image.size == common]
 
 
-def _report(nominal: NominalSet, folder: Path, console: Console) -> None:
+def _report(nominal: NominalSet, folder: Path, progress: Progress) -> None:
     sizes = ", ".join(f"{height}x{width}" for height, width in nominal.sizes[:4]) or "none"
-    console.print(
-        f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out", markup=False
-    )
+    progress.say(f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out")
     for path, reason in nominal.left_out[:20]:
-        console.print(f"  left out {path.name}: {reason}", style="yellow", highlight=False, markup=False)
+        progress.say(f"  left out {path.name}: {reason}", "caution")
     if len(nominal.left_out) > 20:
-        console.print(f"  and {len(nominal.left_out) - 20} more", style="yellow")
+        progress.say(f"  and {len(nominal.left_out) - 20} more", "caution")

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from fbft_calibration.data.nominal import NominalImage, NominalSet, require_enough, scan_nominal
 from fbft_calibration.fitting.features import cached_features, cut_tiles
@@ -34,6 +33,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Uint8
+from fbft_edge.progress import SILENT, Progress
 from fbft_export.engines import add_openvino, hold_to_thresholds
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.parity import PARITY_FILE
@@ -81,7 +81,9 @@ class BundleSettings:
     prototypes: int = 1024
 
 
-def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Console) -> Bundle:
+def fit_bundle(
+    folder: Path, out: Path, settings: BundleSettings = BundleSettings(), progress: Progress = SILENT
+) -> Bundle:
     """Fit, export and calibrate; the bundle appears at `out` only when all of it is done.
 
     Raises:
@@ -89,7 +91,7 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
     """
     started = time.monotonic()
     _check_target(out)
-    nominal = scan_nominal(folder, console, mixed_sizes=settings.mixed_sizes)
+    nominal = scan_nominal(folder, progress, mixed_sizes=settings.mixed_sizes)
     require_enough(nominal)
     fit_images, held_out = nominal.split(settings.held_out, settings.students.seed)
     if len(fit_images) < _MIN_FIT_IMAGES:
@@ -97,36 +99,38 @@ def fit_bundle(folder: Path, out: Path, settings: BundleSettings, console: Conso
             f"--held-out {settings.held_out:.3g} leaves {len(fit_images)} of {len(nominal)} images to fit on, "
             f"at least {_MIN_FIT_IMAGES} are needed; hold out less, or add images"
         )
-    teacher, geometry = _teacher_and_geometry(nominal, settings, console)
+    teacher, geometry = _teacher_and_geometry(nominal, settings, progress)
     model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
-    f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, console)
-    console.print(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
-    result = fit_students(f_j, f_k, settings.students, console)
+    f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, progress)
+    progress.say(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
+    result = fit_students(f_j, f_k, settings.students, progress)
     model.students = result.students
-    model.prototypes = find_prototypes(f_k, settings.prototypes, settings.students.seed, console)
+    model.prototypes = find_prototypes(f_k, settings.prototypes, settings.students.seed, progress)
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
-    console.print(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
+    progress.say(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
     with building(out) as folder:
         draft = _describe(folder, out.stem, teacher, geometry, nominal, fit_images, result.losses)
         draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
         draft, parity = add_openvino(draft, settings.precision)
-        console.print(
+        progress.say(
             f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
         )
-        bundle = seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, console))
-    console.print(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", style="bold green", markup=False)
+        bundle = seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, progress))
+    progress.say(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", "done")
     return dataclasses.replace(bundle, path=out)
 
 
-def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *, mixed_sizes: bool = False) -> Bundle:
+def threshold_bundle(
+    path: Path, folder: Path, rate: float, progress: Progress = SILENT, *, mixed_sizes: bool = False
+) -> Bundle:
     """Find new thresholds on a folder of nominal images; those that were fitted on are left out.
 
     Raises:
         FbftError: Anything the user can act on; the bundle stays as it was.
     """
     bundle = open_bundle(path)
-    nominal = scan_nominal(folder, console, mixed_sizes=mixed_sizes)
+    nominal = scan_nominal(folder, progress, mixed_sizes=mixed_sizes)
     for height, width in nominal.sizes:
         bundle.require_frame_size(height, width, str(folder))
     known = set(bundle.notes.fit_images_sha256)
@@ -135,15 +139,15 @@ def threshold_bundle(path: Path, folder: Path, rate: float, console: Console, *,
     fitted = [(image.path, "was fitted on") for image in nominal if image.pixels_sha256 in known]
     fresh = [image for image in nominal if image.pixels_sha256 not in known]
     if fitted:
-        console.print(f"{len(fitted)} images were fitted on and cannot calibrate; left out")
+        progress.say(f"{len(fitted)} images were fitted on and cannot calibrate; left out")
     require_enough(NominalSet(tuple(fresh), (*nominal.left_out, *fitted)), least=2)
     with revising(bundle) as draft:
-        sealed = seal_bundle(calibrate(draft, fresh, [], rate, console))
+        sealed = seal_bundle(calibrate(draft, fresh, [], rate, progress))
     return dataclasses.replace(sealed, path=bundle.path)
 
 
 def calibrate(
-    draft: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, console: Console
+    draft: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, progress: Progress
 ) -> Bundle:
     """Score held-out images with the bundle's own engine, set thresholds, hold the engine to them, and report.
 
@@ -152,7 +156,7 @@ def calibrate(
         held_out: Images that were not fitted on.
         fitted: Images that were, to bring score and peak to one scale; empty to use the bundle's stored scale.
         rate: False-alarm rate asked for.
-        console: Told what came of it.
+        progress: Told what came of it.
 
     Returns:
         The draft with thresholds and report, to be sealed by the caller.
@@ -161,11 +165,11 @@ def calibrate(
     pictures: tuple[dict[str, float], ...] = ()
     with DetectorPool(partial(OpenVinoDetector, draft)) as detectors:
         if fitted:
-            known = measure_scores(detectors, fitted[:_UNIT_IMAGES], console, "scoring fitted images")
+            known = measure_scores(detectors, fitted[:_UNIT_IMAGES], progress, "scoring fitted images")
             units, pictures = Units(float(np.median(known.score)), float(np.median(known.peak))), known.pictures
         if units is None:
             raise _unknown_fit(draft.path)
-        scores = measure_scores(detectors, held_out, console)
+        scores = measure_scores(detectors, held_out, progress)
         thresholds = conformal_thresholds(scores, units.score, units.peak, rate)
         notes = dataclasses.replace(
             draft.notes,
@@ -174,7 +178,7 @@ def calibrate(
             nominal_statistics=nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures)),
         )
         for line in explain(thresholds):
-            console.print(line, highlight=False)
+            progress.say(line)
         draft = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
         write_report(draft, held_out, detectors, draft.path / REPORT)
     return hold_to_thresholds(draft)
@@ -198,7 +202,7 @@ def _check_target(out: Path) -> None:
 
 
 def _teacher_and_geometry(
-    nominal: NominalSet, settings: BundleSettings, console: Console
+    nominal: NominalSet, settings: BundleSettings, progress: Progress
 ) -> tuple[Teacher, TileGeometry]:
     height, width = nominal.sizes[0]
     scale = scale_factor(settings.scale, height, width)
@@ -218,7 +222,7 @@ def _teacher_and_geometry(
         tile_px = best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
     geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
     plan = TilePlan(geometry, height, width)
-    console.print(
+    progress.say(
         f"frames {height}x{width}, scale {scale:.4g}, {plan.num_tiles} tiles of {tile_px} px, "
         f"patch grid {plan.grid[0]}x{plan.grid[1]}"
     )

@@ -10,14 +10,13 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from fbft_calibration.data.nominal import NominalImage
-from fbft_calibration.progress import tracked
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.detectors.host import native_precision
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.frames.frame import Bool, Uint8
+from fbft_edge.progress import SILENT, Progress
 from fbft_export.graph import PatchDistanceModel
 
 _MAX_CACHE_BYTES = 2 << 30
@@ -29,7 +28,11 @@ def native_autocast() -> AbstractContextManager[None]:
 
 
 def cached_features(
-    model: PatchDistanceModel, images: Sequence[NominalImage], geometry: TileGeometry, seed: int, console: Console
+    model: PatchDistanceModel,
+    images: Sequence[NominalImage],
+    geometry: TileGeometry,
+    seed: int,
+    progress: Progress = SILENT,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of the images' patches; beyond 2 GiB an equal random share of each image.
 
@@ -40,7 +43,7 @@ def cached_features(
     per_image = _MAX_CACHE_BYTES // (len(images) * 2 * 2 * model.teacher.embed_dim)
     parts = []
     plans: dict[tuple[int, int], TilePlan] = {}
-    for image in tracked(images, "teacher features", console):
+    for image in progress.track(images, "teacher features"):
         plan = plans.setdefault(image.size, TilePlan(geometry, *image.size))
         parts.append(_image_features(model, cut_tiles(plan, image.read()), inside(plan), per_image, generator))
     return torch.cat([f_j for f_j, _ in parts]), torch.cat([f_k for _, f_k in parts])

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 
 from fbft_calibration.fitting.features import native_autocast
-from fbft_calibration.progress import open_progress
+from fbft_edge.progress import SILENT, Progress
 from fbft_export.students import Students, cosine_loss
 
 _CHECK_EVERY = 50
@@ -52,14 +51,14 @@ class FitResult:
     losses: tuple[tuple[int, float, float], ...]
 
 
-def fit_students(f_j: torch.Tensor, f_k: torch.Tensor, settings: FitSettings, console: Console) -> FitResult:
+def fit_students(f_j: torch.Tensor, f_k: torch.Tensor, settings: FitSettings, progress: Progress = SILENT) -> FitResult:
     """Fit both students; a tenth of the patches, at most 8192, is held out to know when to stop.
 
     Args:
         f_j: (patches, embed_dim) features after block j.
         f_k: (patches, embed_dim) features after block k, matching rows.
         settings: How.
-        console: Shows the progress bar.
+        progress: Shown how far it is.
     """
     torch.manual_seed(settings.seed)
     order = torch.randperm(len(f_j))
@@ -68,18 +67,16 @@ def fit_students(f_j: torch.Tensor, f_k: torch.Tensor, settings: FitSettings, co
     students = Students(f_j.shape[1])
     losses: list[tuple[int, float, float]] = []
     best, best_state = float("inf"), copy.deepcopy(students.state_dict())
-    with open_progress(console) as progress:
-        task = progress.add_task("fitting students", total=settings.steps)
-        for step, train_loss in enumerate(_steps(students, f_j, f_k, order[held_out:], settings), start=1):
-            progress.update(task, completed=step)
-            if step % _CHECK_EVERY and step != settings.steps:
-                continue
-            loss = _validation_loss(students, *validation)
-            losses.append((step, train_loss, loss))
-            if loss < best:
-                best, best_state = loss, copy.deepcopy(students.state_dict())
-            elif _is_stuck(losses, settings.patience):
-                break
+    taken = _steps(students, f_j, f_k, order[held_out:], settings)
+    for step, train_loss in enumerate(progress.track(taken, "fitting students", settings.steps), start=1):
+        if step % _CHECK_EVERY and step != settings.steps:
+            continue
+        loss = _validation_loss(students, *validation)
+        losses.append((step, train_loss, loss))
+        if loss < best:
+            best, best_state = loss, copy.deepcopy(students.state_dict())
+        elif _is_stuck(losses, settings.patience):
+            break
     students.load_state_dict(best_state)
     return FitResult(students.eval(), tuple(losses))
 

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from scipy.stats import beta
 
 from fbft_calibration.data.nominal import NominalImage
-from fbft_calibration.progress import tracked
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
@@ -24,6 +22,7 @@ from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32
 from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
+from fbft_edge.progress import SILENT, Progress
 
 CONFIDENCE = 0.95
 ORDINARY_FRACTION = 0.01
@@ -52,12 +51,12 @@ class NominalScores:
 def measure_scores(
     detectors: DetectorPool[OpenVinoDetector],
     images: Sequence[NominalImage],
-    console: Console,
+    progress: Progress = SILENT,
     what: str = "scoring held-out images",
 ) -> NominalScores:
     """Score images with the engine that will run on the line."""
     values, pictures = [], []
-    for image in tracked(images, what, console):
+    for image in progress.track(images, what):
         pixels = image.read()
         anomaly_map: Float32 = detectors.of(FrameLayout(*image.size)).map_of(pixels)
         values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fbft_calibration.progress import tracked
 from fbft_calibration.refinement.bundle_detector import BundleDetector
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
 from fbft_calibration.refinement.pictures import Changes, before_and_after
@@ -30,6 +29,7 @@ from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.jobs.inspection import OVERVIEW, output_names
 from fbft_edge.jobs.results_file import results_file
+from fbft_edge.progress import SILENT, Progress
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ def refine_images(
     out: Path,
     settings: RefineSettings,
     weights: Path | None = None,
-    console: Console | None = None,
+    progress: Progress = SILENT,
 ) -> Refined:
     """Refine the masks of image files; a line of results is on disk before the next image is read.
 
@@ -117,18 +117,17 @@ def refine_images(
         out: Made if it does not exist; gets `masks/`, `overlays/`, `results.jsonl` and `overview.png`.
         settings: How an image is explained.
         weights: Local teacher weights, or None for the teacher's own.
-        console: Shows a progress bar.
+        progress: Shown how far it is.
 
     Raises:
         BundleError: The bundle has no thresholds.
         TeacherError: The teacher cannot be had, or its weights are not those that the bundle was fitted with.
         ImageError: The results cannot be written.
     """
-    console = console or Console(quiet=True)
     with BundleRefiner(bundle, weights, settings) as refiner, results_file(out, ("masks", "overlays")) as file:
         writer = _Writer(refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
         named = list(zip(paths, output_names(paths), strict=True))
-        for path, name in tracked(named, "Refining", console):
+        for path, name in progress.track(named, "Refining"):
             file.write(json.dumps(writer.refined(path, name), sort_keys=True, allow_nan=False) + "\n")
             file.flush()
     writer.write_overview()

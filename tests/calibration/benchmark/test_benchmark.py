@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
@@ -206,7 +205,7 @@ def figures_of(root: Path, without: str = "nothing") -> CategoryFigures:
     """Of `parts`, where brightness is the anomaly; test images whose path has `without` in it are left out."""
     parts = next(category for category in categories(root) if category.name == "parts")
     kept = dataclasses.replace(parts, tests=tuple(test for test in parts.tests if without not in str(test.path)))
-    return measure(kept, root, brightness, Album(0.5), None, Console(quiet=True)).figures
+    return measure(kept, root, brightness, Album(0.5), None).figures
 
 
 def brightness(pixels: Uint8) -> tuple[Detection, Float32]:
@@ -218,7 +217,7 @@ def test_dark_test_images_of_16_bits_are_told(part_dataset: Path, tmp_path: Path
     data = Path(shutil.copytree(part_dataset, tmp_path / "data"))
     cv2.imwrite(str(data / "parts/test/good/dim.png"), np.full((140, 182), 4095, np.uint16))
     parts = next(category for category in categories(data) if category.name == "parts")
-    (caution,) = measure(parts, data, brightness, Album(0.5), None, Console(quiet=True)).cautions
+    (caution,) = measure(parts, data, brightness, Album(0.5), None).cautions
     assert "1 16-bit images are very dark: none has a value above 4095" in caution
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fbft_calibration.data.nominal import MIN_IMAGES, NominalSet, require_enough, scan_nominal
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.frames.images import write_image
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def scanned(folder: Path, **options: bool) -> tuple[NominalSet, str]:
     out = io.StringIO()
-    found = scan_nominal(folder, Console(file=out, width=300), **options)
+    found = scan_nominal(folder, TerminalProgress(Console(file=out, width=300), in_logs=False), **options)
     return found, out.getvalue()
 
 
@@ -148,7 +149,7 @@ def nominal(tmp_path_factory: pytest.TempPathFactory) -> NominalSet:
     folder = tmp_path_factory.mktemp("nominal")
     for index in range(20):
         write_image(folder / f"{index:02d}.png", picture(index, 8, 8))
-    return scan_nominal(folder, Console(quiet=True))
+    return scan_nominal(folder)
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 2**32))

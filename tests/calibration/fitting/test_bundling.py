@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fbft_calibration.data.nominal import scan_nominal
 from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle, scale_factor, threshold_bundle
@@ -28,8 +27,6 @@ from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def fresh_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fitted_images(bundle: Bundle, folder: Path) -> list[Path]:
     known = set(bundle.notes.fit_images_sha256)
-    return [image.path for image in scan_nominal(folder, QUIET) if image.pixels_sha256 in known]
+    return [image.path for image in scan_nominal(folder) if image.pixels_sha256 in known]
 
 
 # A whole bundle
@@ -62,9 +59,9 @@ def test_fit_and_held_out_images_are_together_all_images(small_bundle: Bundle, n
 
 def test_the_thresholds_are_those_of_the_held_out_images(small_bundle: Bundle, nominal_folder: Path) -> None:
     known = set(small_bundle.notes.fit_images_sha256)
-    held_out = [image for image in scan_nominal(nominal_folder, QUIET) if image.pixels_sha256 not in known]
+    held_out = [image for image in scan_nominal(nominal_folder) if image.pixels_sha256 not in known]
     with DetectorPool(partial(OpenVinoDetector, small_bundle)) as detectors:
-        scores = measure_scores(detectors, held_out, QUIET)
+        scores = measure_scores(detectors, held_out)
     assert (scores.score.tolist(), scores.peak.tolist()) == (
         list(small_bundle.notes.calibration.score),
         list(small_bundle.notes.calibration.peak),
@@ -118,7 +115,7 @@ def failed_fit(
     before = open_bundle(folder / "part.fbft")
     settings = BundleSettings(tile_px=112, false_alarm_rate=2.0, precision="f32", students=FitSettings(steps=1))
     with pytest.raises(ArgumentError):
-        fit_bundle(nominal_folder, before.path, settings, QUIET)
+        fit_bundle(nominal_folder, before.path, settings)
     return before, folder
 
 
@@ -137,7 +134,7 @@ def test_a_target_that_is_no_bundle_is_refused_before_any_work(nominal_folder: P
     (tmp_path / "notes.fbft" / "thesis.txt").write_text("precious")
     (tmp_path / "file.fbft").write_text("precious")
     with pytest.raises(ArgumentError, match=name):
-        fit_bundle(nominal_folder, tmp_path / name, BundleSettings(), QUIET)
+        fit_bundle(nominal_folder, tmp_path / name, BundleSettings())
     assert (tmp_path / "notes.fbft" / "thesis.txt").read_text() == (tmp_path / "file.fbft").read_text() == "precious"
 
 
@@ -145,7 +142,7 @@ def test_a_target_that_is_no_bundle_is_refused_before_any_work(nominal_folder: P
 
 
 def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: Path) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
     thresholds = bundle.require_thresholds()
     assert (thresholds.num_images, thresholds.requested_rate) == (20, 0.1)
 
@@ -153,19 +150,19 @@ def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: P
 def test_new_thresholds_seal_the_bundle_once(
     copied: Bundle, fresh_folder: Path, seals_of: Callable[[Path], int]
 ) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
     assert (seals_of(copied.path), open_bundle(copied.path)) == (1, bundle)
 
 
 def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
-    found = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET).notes.references
+    found = threshold_bundle(copied.path, fresh_folder, 0.1).notes.references
     assert {name: reference.images for name, reference in found.items()} == dict.fromkeys(found, 20)
 
 
 def test_new_thresholds_change_nothing_but_themselves_the_report_and_what_engines_are_held_to(
     copied: Bundle, fresh_folder: Path
 ) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
     changed = {name for name in bundle.files if bundle.files[name] != copied.files.get(name)}
     engine = f"engines/openvino-{accepted_precision(copied)}.json"
     assert (changed, bundle.teacher, bundle.tile) == ({"report.html", engine}, copied.teacher, copied.tile)
@@ -174,7 +171,7 @@ def test_new_thresholds_change_nothing_but_themselves_the_report_and_what_engine
 def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_folder: Path) -> None:
     foreign = dataclasses.replace(sidecars(copied)[0], name="tensorrt-rtx-fp16", runtime="tensorrt-rtx")
     write_sidecar(copied, foreign)
-    bundle = threshold_bundle(seal_bundle(copied).path, fresh_folder, 0.1, QUIET)
+    bundle = threshold_bundle(seal_bundle(copied).path, fresh_folder, 0.1)
     ours, theirs = (sidecar.parity["device"] for sidecar in sidecars(bundle))
     assert ours["verdict_flips"] == 0
     assert ours["map_max_of_threshold"] < 0.1
@@ -184,7 +181,7 @@ def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_fold
 def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
     from fbft_edge.detectors.host import OpenVinoDetector
 
-    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, QUIET), FrameLayout(140, 182))
+    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1), FrameLayout(140, 182))
     alarms = [detector.detect(read_image(path)).is_anomalous for path in image_paths(fresh_folder)]
     assert sum(alarms) <= 1
 
@@ -196,7 +193,7 @@ def test_images_that_were_fitted_on_never_calibrate_even_renamed(
     shutil.copytree(fresh_folder, folder)
     for index, path in enumerate(fitted_images(copied, nominal_folder)):
         write_image(folder / f"renamed{index}.bmp", read_image(path))
-    bundle = threshold_bundle(copied.path, folder, 0.1, QUIET)
+    bundle = threshold_bundle(copied.path, folder, 0.1)
     assert bundle.require_thresholds().num_images == 20
 
 
@@ -207,7 +204,7 @@ def test_only_images_that_were_fitted_on_are_refused_with_their_number(
     for path in fitted_images(copied, nominal_folder):
         shutil.copy(path, tmp_path / "known")
     with pytest.raises(ArgumentError, match="8 were left out"):
-        threshold_bundle(copied.path, tmp_path / "known", 0.1, QUIET)
+        threshold_bundle(copied.path, tmp_path / "known", 0.1)
 
 
 def test_thresholds_are_never_found_on_frames_that_the_bundle_would_refuse(copied: Bundle, tmp_path: Path) -> None:
@@ -215,13 +212,13 @@ def test_thresholds_are_never_found_on_frames_that_the_bundle_would_refuse(copie
     for seed in range(3):
         write_image(tmp_path / "other" / f"{seed}.png", render_part(seed, 100, 120).pixels)
     with pytest.raises(BundleError, match="100x120"):
-        threshold_bundle(copied.path, tmp_path / "other", 0.1, QUIET)
+        threshold_bundle(copied.path, tmp_path / "other", 0.1)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
 def test_a_refused_rate_leaves_the_bundle_as_it_was(copied: Bundle, fresh_folder: Path, rate: float) -> None:
     with pytest.raises(FbftError):
-        threshold_bundle(copied.path, fresh_folder, rate, QUIET)
+        threshold_bundle(copied.path, fresh_folder, rate)
     assert open_bundle(copied.path) == copied
 
 
@@ -233,14 +230,14 @@ def test_a_seal_that_fails_leaves_the_bundle_as_it_was(
 
     monkeypatch.setattr("fbft_calibration.fitting.bundling.seal_bundle", seal)
     with pytest.raises(OSError, match="no space left"):
-        threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+        threshold_bundle(copied.path, fresh_folder, 0.1)
     assert open_bundle(copied.path) == copied
 
 
 def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_folder: Path) -> None:
     seal_bundle(dataclasses.replace(copied, notes=Notes()))
     with pytest.raises(BundleError):
-        threshold_bundle(copied.path, fresh_folder, 0.1, QUIET)
+        threshold_bundle(copied.path, fresh_folder, 0.1)
 
 
 # The scale

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from fbft_calibration.data.nominal import NominalSet, scan_nominal
 from fbft_calibration.fitting import features
@@ -16,12 +15,10 @@ from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.tiling import TilePlan
 
-QUIET = Console(quiet=True)
-
 
 @pytest.fixture(scope="module")
 def nominal(nominal_folder: Path) -> NominalSet:
-    return scan_nominal(nominal_folder, QUIET)
+    return scan_nominal(nominal_folder)
 
 
 @pytest.mark.parametrize("size", [(140, 182), (100, 112), (64, 64), (113, 300)])
@@ -38,7 +35,7 @@ def test_features_are_those_of_the_teacher(
     nominal: NominalSet, small_model: torch.nn.Module, small_bundle: Bundle
 ) -> None:
     image = nominal.images[0]
-    f_j, f_k = cached_features(small_model, [image], small_bundle.tile, 0, QUIET)
+    f_j, f_k = cached_features(small_model, [image], small_bundle.tile, 0)
     with torch.inference_mode():
         tiles = torch.from_numpy(cut_tiles(TilePlan(small_bundle.tile, *image.size), image.read()))
         expected_j, expected_k = (part.flatten(0, 1) for part in small_model.features(tiles))
@@ -49,9 +46,9 @@ def test_features_are_those_of_the_teacher(
 def test_rows_of_both_features_match_when_only_a_share_is_kept(
     nominal: NominalSet, small_model: torch.nn.Module, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole_j, whole_k = cached_features(small_model, nominal.images[:2], small_bundle.tile, 0, QUIET)
+    whole_j, whole_k = cached_features(small_model, nominal.images[:2], small_bundle.tile, 0)
     monkeypatch.setattr(features, "_MAX_CACHE_BYTES", 2 * 50 * 2 * 2 * 384)
-    f_j, f_k = cached_features(small_model, nominal.images[:2], small_bundle.tile, 0, QUIET)
+    f_j, f_k = cached_features(small_model, nominal.images[:2], small_bundle.tile, 0)
     place = [int((whole_j == row).all(dim=1).nonzero()[0]) for row in f_j]
     assert len(f_j) == 100
     assert torch.equal(whole_k[place], f_k)

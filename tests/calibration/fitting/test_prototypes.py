@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rich.console import Console
 
 from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_export.prototypes import Prototypes
-
-QUIET = Console(quiet=True)
 
 
 def clusters(count: int, each: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +18,7 @@ def clusters(count: int, each: int, seed: int = 0) -> tuple[torch.Tensor, torch.
 
 
 def found(features: torch.Tensor, count: int, seed: int = 0) -> Prototypes:
-    prototypes = find_prototypes(features, count, seed, QUIET)
+    prototypes = find_prototypes(features, count, seed)
     assert prototypes is not None
     return prototypes
 
@@ -60,7 +57,7 @@ def test_the_same_seed_finds_the_same() -> None:
 
 
 def test_none_are_found_where_none_are_wanted() -> None:
-    assert find_prototypes(clusters(2, 20)[1], 0, 0, QUIET) is None
+    assert find_prototypes(clusters(2, 20)[1], 0, 0) is None
 
 
 def test_equal_features_are_no_trouble() -> None:

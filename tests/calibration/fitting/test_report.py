@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fbft_calibration.data.nominal import NominalImage, scan_nominal
 from fbft_calibration.fitting.report import write_report
@@ -37,7 +36,7 @@ def hostile(read_page: ReadPage, small_bundle: Bundle, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("hostile")
     for seed in range(4):
         write_image(folder / f"<b>{seed}&.png", render_part(seed, 140, 182).pixels)
-    images: list[NominalImage] = list(scan_nominal(folder, Console(quiet=True)))
+    images: list[NominalImage] = list(scan_nominal(folder))
     bundle = dataclasses.replace(
         small_bundle,
         product=HOSTILE,

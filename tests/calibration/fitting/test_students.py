@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rich.console import Console
 
 from fbft_calibration.fitting.students import FitResult, FitSettings, fit_students
 from fbft_export.students import cosine_loss
@@ -21,7 +20,7 @@ def pair(count: int = 2000, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def fitted(steps: int = 200, seed: int = 0, **changed: float) -> FitResult:
     settings = FitSettings(steps=steps, seed=seed, batch_patches=256, **changed)
-    return fit_students(*pair(), settings, Console(quiet=True))
+    return fit_students(*pair(), settings)
 
 
 def weights(result: FitResult) -> torch.Tensor:
@@ -42,7 +41,7 @@ def test_the_loss_falls() -> None:
 def test_fitted_students_know_features_that_they_have_not_seen() -> None:
     f_j, f_k = pair(4000)
     settings = FitSettings(steps=200, batch_patches=256)
-    result = fit_students(f_j[:2000], f_k[:2000], settings, Console(quiet=True))
+    result = fit_students(f_j[:2000], f_k[:2000], settings)
     assert loss_of(result, f_j[2000:], f_k[2000:]) < 1.0  # 2 before any step
 
 
@@ -86,5 +85,5 @@ def test_fitted_students_are_ready_to_use() -> None:
 
 def test_every_loss_is_finite_with_as_few_patches_as_one_small_image_has() -> None:
     f_j, f_k = pair(9)
-    result = fit_students(f_j, f_k, FitSettings(steps=3), Console(quiet=True))
+    result = fit_students(f_j, f_k, FitSettings(steps=3))
     assert bool(torch.tensor(result.losses).isfinite().all())

@@ -53,6 +53,12 @@ def test_a_log_gets_one_line_until_it_is_time_for_another(monkeypatch: pytest.Mo
     assert out.getvalue() == "first: 1 of 9\n"
 
 
+def test_a_log_that_wants_no_lines_gets_none() -> None:
+    out = io.StringIO()
+    found = list(TerminalProgress(Console(file=out), in_logs=False).track("abc", "letters"))
+    assert (found, out.getvalue()) == (["a", "b", "c"], "")
+
+
 def test_a_line_says_how_much_is_done_of_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
     progress, out = shown_to(is_terminal=False)

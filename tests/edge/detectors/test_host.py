@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fbft_edge.bundle.reading import GRAPH, Bundle, Thresholds, open_bundle
 from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine, accepted_precision, native_precision
@@ -235,7 +234,7 @@ def fitted(pictures: Sequence[Uint8], tile_px: int, folder: Path) -> Bundle:
     for index, pixels in enumerate(pictures):
         write_image(folder / "nominal" / f"{index:02d}.png", pixels)
     settings = BundleSettings(tile_px=tile_px, students=FitSettings(steps=50, batch_patches=2048))
-    return fit_bundle(folder / "nominal", folder / "seams.fbft", settings, Console(quiet=True))
+    return fit_bundle(folder / "nominal", folder / "seams.fbft", settings)
 
 
 def test_tile_borders_leave_no_step_on_synthetic_parts(seam_bundle: Bundle) -> None:
