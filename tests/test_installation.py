@@ -76,6 +76,15 @@ def test_the_kernels_ship_with_the_wheel(base: Path, tmp_path: Path) -> None:
     assert run(base, "python", "-c", code, cwd=tmp_path).stdout.count('extern "C" __global__') >= 3
 
 
+def test_the_templates_of_pages_ship_with_the_wheel(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as wheel:
+        shipped = {name for name in wheel.namelist() if name.endswith(".j2")}
+    here = {
+        path.relative_to(ROOT / package).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.j2")
+    }
+    assert shipped == here > set()
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "extra"),
     [

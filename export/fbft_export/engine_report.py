@@ -5,27 +5,25 @@ Calibration writes the report, every export brings this table up to date. Knows 
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import REPORT, Bundle
 from fbft_edge.bundle.sealing import written
 
 _HEADINGS = ("engine", "targets", "version", "compared with float32", "tiles", "map", "mean", "score", "verdict flips")
+_TEMPLATES = Environment(loader=PackageLoader("fbft_export"), autoescape=True, undefined=StrictUndefined)
 _TABLE = re.compile("<!-- engines -->.*<!-- end of engines -->", re.DOTALL)
 
 
-def engine_table(bundle: Bundle) -> str:
+def engine_table(bundle: Bundle) -> Markup:
     """The table as HTML, between two comments by which `update_report` finds it again."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
-        for sidecar in sidecars(bundle)
-        for cells in _cells(bundle, sidecar)
-    )
-    headings = "".join(f"<th>{heading}" for heading in _HEADINGS)
-    return f"<!-- engines --><table><tr>{headings}{rows}</table><!-- end of engines -->"
+    rows = [cells for sidecar in sidecars(bundle) for cells in _cells(bundle, sidecar)]
+    return Markup(_TEMPLATES.get_template("engine_table.html.j2").render(headings=_HEADINGS, rows=rows))
 
 
 def update_report(draft: Bundle) -> Bundle:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from markupsafe import Markup
+
 from fbft_calibration.benchmark.comparison import means_as_html, means_as_markdown, shared_categories
 from fbft_calibration.benchmark.origins import origins
 from fbft_calibration.benchmark.result import Run
@@ -21,7 +23,7 @@ _OURS = "fbft-edge"
 _NOT_RUN = "Not run"
 
 
-def beside_as_html(run: Run, peers: Sequence[Run], failed: Mapping[str, str]) -> Iterator[str]:
+def beside_as_html(run: Run, peers: Sequence[Run], failed: Mapping[str, str]) -> Iterator[Markup]:
     """The section, part by part.
 
     Args:

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from fbft_calibration.benchmark.glossary import glossary
 from fbft_calibration.benchmark.origins import are_of_same_files, cautions, every_category, images_in_words, origins
 from fbft_calibration.benchmark.result import Run, read_run
@@ -20,12 +22,11 @@ from fbft_calibration.benchmark.tables import (
     NOT_APPLICABLE_NOTE,
     Row,
     flagged,
-    html_table,
     markdown_table,
     markdown_text,
 )
 from fbft_calibration.pages.charts import line_chart
-from fbft_calibration.pages.page import fact_table, heading, paragraph, side_by_side, write_page
+from fbft_calibration.pages.page import fact_table, heading, number_table, paragraph, side_by_side, write_page
 from fbft_edge.errors import ArgumentError
 from fbft_edge.progress import SILENT, Progress
 
@@ -79,11 +80,11 @@ def shared_categories(runs: Sequence[Run]) -> list[str]:
     return shared
 
 
-def means_as_html(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+def means_as_html(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[Markup]:
     """Means over the shared categories and what keeps them from being comparable, part by part."""
     yield paragraph(_lead(runs, shared), "lead")
     yield from (paragraph(line, "caution") for line in cautions(runs))
-    yield html_table(("run", *FIGURE_HEADINGS), *_rows(runs, shared))
+    yield number_table(("run", *FIGURE_HEADINGS), *_rows(runs, shared))
     yield from (paragraph(line, "note") for line in _notes(runs))
     yield side_by_side(*(_drawing(runs, shared, percent) for percent in _DRAWN_PERCENT))
 
@@ -125,7 +126,7 @@ def _named_apart(runs: Sequence[Run]) -> list[Run]:
     return longer
 
 
-def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
+def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[Markup]:
     """HTML, part by part."""
     yield from means_as_html(runs, shared)
     yield heading(_RUNS, 2)
@@ -134,7 +135,7 @@ def _page(runs: Sequence[Run], shared: Sequence[str]) -> Iterator[str]:
     for name in every_category(runs):
         yield heading(name, 3)
         yield paragraph(_images(runs, name), "note")
-        yield html_table(("run", *FIGURE_HEADINGS), *_rows(runs, [name]))
+        yield number_table(("run", *FIGURE_HEADINGS), *_rows(runs, [name]))
     yield from glossary()
 
 
@@ -172,7 +173,7 @@ def _images(runs: Sequence[Run], name: str) -> str:
     return "; ".join(dict.fromkeys(images_in_words(found) for run in runs if (found := run.find(name)))) + "."
 
 
-def _drawing(runs: Sequence[Run], shared: Sequence[str], percent: int) -> str:
+def _drawing(runs: Sequence[Run], shared: Sequence[str], percent: int) -> Markup:
     lines = {run.name: [_mean_aupro(run, shared, index, percent) for index in range(4)] for run in runs}
     title = f"AUPRO {percent} % by size of the defects, the smallest quarter to all"
     return paragraph(title) + line_chart(title, ["Q1", "Q2", "Q3", "Q4"], lines)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from markupsafe import Markup
+
 from fbft_calibration.benchmark.tables import MISSING, NOT_THERE
 from fbft_calibration.pages.page import fact_table, heading
 
@@ -44,7 +46,7 @@ _WORDS = (
 )  # fmt: skip
 
 
-def glossary() -> Iterator[str]:
+def glossary() -> Iterator[Markup]:
     """HTML, part by part."""
     yield heading("Words", 2)
     yield fact_table(_WORDS)

@@ -6,13 +6,13 @@ were found.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from scipy.stats import beta
 
 from fbft_calibration.benchmark.beside import beside_as_html, beside_as_markdown
@@ -25,7 +25,6 @@ from fbft_calibration.benchmark.tables import (
     NOT_THERE,
     RESULT_HEADINGS,
     Row,
-    html_table,
     markdown_table,
     markdown_text,
     result_rows,
@@ -34,7 +33,17 @@ from fbft_calibration.benchmark.tables import (
 from fbft_calibration.fitting.thresholds import CONFIDENCE
 from fbft_calibration.metrics.figures import LIMITS_PERCENT
 from fbft_calibration.pages.charts import bar_chart, line_chart
-from fbft_calibration.pages.page import fact_table, heading, inline_jpeg, paragraph, side_by_side, write_page
+from fbft_calibration.pages.page import (
+    fact_table,
+    figure,
+    heading,
+    inline_jpeg,
+    made,
+    number_table,
+    paragraph,
+    side_by_side,
+    write_page,
+)
 
 REPORT = "report.html"
 MARKDOWN = f"{SUMMARY}.md"
@@ -45,8 +54,6 @@ _SIZE_HEADINGS = ("diameter", "defects", "touched", _LONG_RUN, "images", "flagge
 _AUPRO_KINDS = {"aupro": "every threshold", "aupro_paper": "the paper's thresholds"}
 _FILES = "Files that do not serve"
 _LIMIT_HEADINGS = tuple(f"{percent} %" for percent in LIMITS_PERCENT)
-
-_LEGEND = '<p class="note"><b class="blue">Blue</b>: the true defect. <b class="amber">Amber</b>: what was marked.</p>'
 
 
 def write_summary(run: Run, out: Path, peers: Sequence[Run] = (), failed: Mapping[str, str] | None = None) -> None:
@@ -176,13 +183,13 @@ def _cautions(run: Run) -> list[str]:
     return [f"Caution: {line}" for line in lines]
 
 
-def _page(run: Run) -> Iterator[str]:
+def _page(run: Run) -> Iterator[Markup]:
     """HTML, part by part."""
     is_alone = len(run.results) == 1
     if is_alone:
         yield paragraph(in_words(run.results[0]), "lead")
     yield from (paragraph(line, "caution") for line in _cautions(run))
-    yield html_table(RESULT_HEADINGS, result_rows(run.results))
+    yield number_table(RESULT_HEADINGS, result_rows(run.results))
     yield paragraph(_conditions(run.results[0]), "note")
     for result in run.results:
         yield from _category(result, run.folder, is_alone=is_alone)
@@ -199,7 +206,7 @@ def _conditions(result: CategoryResult) -> str:
     )
 
 
-def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterator[str]:
+def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterator[Markup]:
     yield heading(result.category, 2)
     if not is_alone:
         yield paragraph(in_words(result), "lead")
@@ -207,12 +214,14 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
     yield from _picture_parts(result.pictures, result.bundle["thresholds"], folder)
     yield heading("How small a defect is found", 3)
     yield side_by_side(*_drawings(result))
-    yield html_table(_SIZE_HEADINGS, _size_rows(result))
+    yield number_table(_SIZE_HEADINGS, _size_rows(result))
     if result.figures["types"]:
         yield heading("By type of defect", 3)
-        yield html_table(_TYPE_HEADINGS, _type_rows(result))
+        yield number_table(_TYPE_HEADINGS, _type_rows(result))
     yield heading("AUPRO at each limit of wrongly marked pixels", 3)
-    tables = [html_table((words, *_LIMIT_HEADINGS), _aupro_rows(result, kind)) for kind, words in _AUPRO_KINDS.items()]
+    tables = [
+        number_table((words, *_LIMIT_HEADINGS), _aupro_rows(result, kind)) for kind, words in _AUPRO_KINDS.items()
+    ]
     yield side_by_side(*tables)
     yield paragraph(_precision(result), "note")
     yield heading("Facts", 3)
@@ -222,24 +231,22 @@ def _category(result: CategoryResult, folder: Path, *, is_alone: bool) -> Iterat
         yield from (paragraph(line, "note") for line in result.problems)
 
 
-def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    yield _LEGEND
+def _picture_parts(pictures: Sequence[Picture], thresholds: Mapping[str, Any], folder: Path) -> Iterator[Markup]:
+    yield made("pictures.html.j2", "legend")
     outlines = "" if thresholds.get("outline") is None else ", with what lies around it above half of the largest value"
     yield paragraph(
         f"An image is flagged when its score exceeds {thresholds['image']:.4g}, or its anomaly map "
         f"{thresholds['pixel']:.4g} somewhere; what exceeds that is marked{outlines}.",
         "note",
     )
-    panels = "".join(f"<span>{html.escape(panel)}</span>" for panel in PANELS)
     for group, members in groupby(pictures, key=lambda picture: picture.group):
         yield heading(group, 3)
-        yield f'<div class="panels">{panels}</div>'
+        yield made("pictures.html.j2", "panels", PANELS)
         for picture in members:
-            strip = inline_jpeg((folder / picture.file).read_bytes())
-            yield f"<figure>{strip}<figcaption>{html.escape(picture.caption)}</figure>"
+            yield figure([inline_jpeg((folder / picture.file).read_bytes())], picture.caption)
 
 
-def _drawings(result: CategoryResult) -> tuple[str, str]:
+def _drawings(result: CategoryResult) -> tuple[Markup, Markup]:
     sizes = result.figures["thresholds"]["sizes"]
     bars = {_size_tick(size): (size["components_found"], size["components"]) for size in sizes if size["components"]}
     bins = result.figures["size_bins"]

@@ -1,11 +1,10 @@
-"""Which figures of a result stand in tables, and tables of text as HTML and Markdown.
+"""Which figures of a result stand in tables, and tables of text as Markdown.
 
 Knows nothing about pages.
 """
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,22 +117,14 @@ def _of(counts: Sequence[tuple[int, int]]) -> str:
     return f"{sum(part for part, _ in counts)} of {sum(whole for _, whole in counts)}"
 
 
-def html_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None] = ()) -> str:
+def markdown_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None] = ()) -> str:
     """A table whose columns after the first are numbers.
 
     Args:
         headings: Of the columns.
-        rows: Text; special characters are shown as they are.
+        rows: Text, shown as it is.
         best: By column, the text that is set in bold.
     """
-    wanted = best or [None] * len(headings)
-    head = "".join(f"<th{_kind(i)}>{html.escape(heading)}" for i, heading in enumerate(headings))
-    body = "".join("<tr>" + "".join(_cell(i, cell, cell == wanted[i]) for i, cell in enumerate(row)) for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>'
-
-
-def markdown_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None] = ()) -> str:
-    """The same in Markdown."""
     wanted = best or [None] * len(headings)
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for row in rows:
@@ -145,12 +136,3 @@ def markdown_table(headings: Row, rows: Sequence[Row], best: Sequence[str | None
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is."""
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in text).replace("\n", " ")
-
-
-def _kind(index: int) -> str:
-    return ' class="n"' if index else ""
-
-
-def _cell(index: int, text: str, is_best: bool) -> str:
-    kinds = " ".join([*(["n"] if index else []), *(["best"] if is_best else [])])
-    return f'<td class="{kinds}">{html.escape(text)}' if kinds else f"<td>{html.escape(text)}"

@@ -6,9 +6,13 @@ Knows nothing about benchmarks.
 
 from __future__ import annotations
 
-import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from fbft_calibration.pages.page import made
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#9b5a8d", "#a6761d", "#444f5a")
 _DASHES = ("", "7 4", "2 4")
@@ -18,6 +22,8 @@ _LEFT, _TOP = 44, 30
 _MARGIN = 10
 _LABEL_PX, _LETTER_PX = 18, 7.8
 _LONGEST_NAME = 22
+
+_Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class _Plot:
         return _TOP + (1 - share) * self.height
 
 
-def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> str:
+def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[float | None]]) -> Markup:
     """Lines over a few steps, from 0 to 1.
 
     Args:
@@ -65,13 +71,13 @@ def line_chart(title: str, ticks: Sequence[str], lines: Mapping[str, Sequence[fl
     for index, (name, values) in enumerate(lines.items()):
         points = [(plot.x(i), plot.y(value)) for i, value in enumerate(values) if value is not None]
         to_label = [points[-1], (end + 3, places[name])] if points else []
-        parts += _line(points, to_label, index)
+        parts.append(_line(points, to_label, index))
         if points:
             parts.append(_text(end + 6, places[name] + 5, labels[name], _COLOURS[index % len(_COLOURS)], "start", name))
     return _drawing(title, plot, parts)
 
 
-def bar_chart(title: str, bars: Mapping[str, tuple[int, int]]) -> str:
+def bar_chart(title: str, bars: Mapping[str, tuple[int, int]]) -> Markup:
     """Shares as bars from 0 to 1, with their counts above.
 
     Args:
@@ -83,12 +89,35 @@ def bar_chart(title: str, bars: Mapping[str, tuple[int, int]]) -> str:
     width = 0.6 * (plot.end - _LEFT) / max(1, len(bars))
     for index, (part, whole) in enumerate(bars.values()):
         x, y = plot.x(index), plot.y(part / whole if whole else 0)
-        parts.append(
-            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{plot.y(0) - y:.1f}" '
-            f'fill="{_COLOURS[0]}" fill-opacity=".85"/>'
-        )
+        sizes = x - width / 2, y, width, plot.y(0) - y
+        parts.append(_made("bar", *(f"{size:.1f}" for size in sizes), _COLOURS[0]))
         parts.append(_text(x, y - 6, f"{part} of {whole}" if whole else "none", _INK, "middle"))
     return _drawing(title, plot, parts)
+
+
+def dot_strip(label: str, values: Sequence[float], threshold: float) -> Markup:
+    """A dot per value along one axis that starts at 0, with the threshold as a line."""
+    limit = 1.15 * max(threshold, *values)
+    ranked = enumerate(sorted(values))
+    places = [(20 + 860 * value / limit, 58 - 9 * (rank % 5)) for rank, value in ranked]
+    at = 20 + 860 * threshold / limit
+    return _made("dots", label, [(f"{x:.1f}", y) for x, y in places], f"{at:.1f}", f"{threshold:.4g}")
+
+
+def loss_curve(losses: Sequence[tuple[int, float, float]]) -> Markup:
+    """Loss on held-out patches over steps, logarithmic.
+
+    Args:
+        losses: (step, training loss, loss on held-out patches) at every check, at least one.
+    """
+    steps, values = [entry[0] for entry in losses], [math.log10(entry[2]) for entry in losses]
+    low, high = min(values), max(values) + 1e-9
+    points = [
+        (60 + 820 * step / steps[-1], 20 + 100 * (high - value) / (high - low))
+        for step, value in zip(steps, values, strict=True)
+    ]
+    caption = f"loss on held-out patches over {steps[-1]} steps"
+    return _made("curve", _rounded(points), f"{10**high:.3f}", f"{10**low:.3f}", caption)
 
 
 def _shortened(name: str) -> str:
@@ -99,45 +128,40 @@ def _shortened(name: str) -> str:
     return f"{name[: _LONGEST_NAME - 1 - kept]}\u2026{name[-kept:]}"
 
 
-def _line(points: Sequence[tuple[float, float]], to_label: Sequence[tuple[float, float]], index: int) -> list[str]:
+def _line(points: Sequence[_Point], to_label: Sequence[_Point], index: int) -> Markup:
     """A line with its points, and a thin one to its label; of a look of its own up to the eighteenth."""
     colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index // len(_COLOURS) % len(_DASHES)]
-    look = f'fill="none" stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
-    return [
-        f'<polyline points="{_path(points)}" {look} stroke-width="2.5"/>',
-        f'<path d="M{_path(to_label)}" {look} stroke-width="1" stroke-opacity=".6"/>' if to_label else "",
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points),
-    ]
+    return _made("line", _rounded(points), _rounded(to_label), colour, dash)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def _drawing(title: str, plot: _Plot, parts: Sequence[Markup]) -> Markup:
+    return _made("drawing", title, _WIDTH, f"{plot.bottom:.0f}", Markup("").join(parts))
 
 
-def _drawing(title: str, plot: _Plot, parts: Sequence[str]) -> str:
-    label = html.escape(title, quote=True)
-    return f'<svg viewBox="0 0 {_WIDTH} {plot.bottom:.0f}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-
-
-def _axes(plot: _Plot) -> str:
+def _axes(plot: _Plot) -> Markup:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
         y = plot.y(share)
-        parts.append(f'<line x1="{_LEFT}" x2="{plot.end:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        parts.append(_made("grid_line", _LEFT, f"{plot.end:.1f}", f"{y:.1f}", _GRID))
         parts.append(_text(_LEFT - 8, y + 5, f"{share:g}", _MUTED, "end"))
     for index, tick in enumerate(plot.ticks):
         for line, words in enumerate(tick.split("\n")):
             parts.append(_text(plot.x(index), plot.y(0) + 20 + _LABEL_PX * line, words, _MUTED, "middle"))
-    return "".join(parts)
+    return Markup("").join(parts)
 
 
-def _text(x: float, y: float, words: str, colour: str, anchor: str, in_full: str = "") -> str:
+def _text(x: float, y: float, words: str, colour: str, anchor: str, in_full: str = "") -> Markup:
     """Words; what they are short for shows below a pointer."""
-    title = f"<title>{html.escape(in_full)}</title>" if in_full else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="14" text-anchor="{anchor}" fill="{colour}">'
-        f"{html.escape(words)}{title}</text>"
-    )
+    return _made("label", f"{x:.1f}", f"{y:.1f}", words, colour, anchor, in_full)
+
+
+def _rounded(points: Sequence[_Point]) -> list[tuple[str, str]]:
+    """To a tenth of a px."""
+    return [(f"{x:.1f}", f"{y:.1f}") for x, y in points]
+
+
+def _made(macro: str, *values: object) -> Markup:
+    return made("charts.svg.j2", macro, *values)
 
 
 def _apart(places: Mapping[str, float], bottom: float) -> dict[str, float]:

@@ -1,46 +1,24 @@
 """Parts of a page in, one HTML file that opens anywhere and prints well out.
 
-Knows nothing about what the parts say.
+Templates make every part, and escape whatever no template made. Knows nothing about what the parts say.
 """
 
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from string import Template
 
-_PAGE = Template("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title</title>
-<style>
-@page { margin: 14mm }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1.5rem; color: #1b2530;
-  background: #fff; -webkit-print-color-adjust: exact; print-color-adjust: exact }
-h1, h2, h3 { font-weight: 600; line-height: 1.25; break-after: avoid } h3 { margin: 2rem 0 .6rem }
-h2 { margin-top: 3.5rem; padding-top: 1.2rem; border-top: 1px solid #dfe5ea }
-p { max-width: 58rem } p.lead { font-size: 1.15rem } p.note { color: #5a6b7b } p.caution { color: #8a4b00 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem }
-td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
-th { font-weight: 500; color: #5a6b7b } tbody th, .n { white-space: nowrap }
-thead th, thead th.n { border-bottom: 1px solid #c5ced6; vertical-align: bottom; white-space: normal }
-.n { text-align: right } .best { font-weight: 700 } div.wide { overflow-x: auto }
-tr, div.wide { break-inside: avoid } h3 + p.note { break-after: avoid }
-figure { margin: 0 0 1.1rem; break-inside: avoid } figure img { width: 100%; height: auto; display: block }
-figure.small img { display: inline; width: auto; max-width: 48%; max-height: 26rem }
-figcaption { font-size: .9rem; margin-top: .2rem } figcaption small { color: #5a6b7b; font-size: .85rem }
-div.panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem; color: #5a6b7b; font-size: .85rem;
-  break-after: avoid }
-div.pair { display: grid; gap: 2.5rem; grid-template-columns: 1fr 1fr; align-items: start; break-inside: avoid }
-svg { width: 100%; height: auto } b.blue { color: #2f6fe0 } b.amber { color: #b97f00 }
-@media print { body { font-size: 11px; max-width: none; margin: 0; padding: 0 } h2 { margin-top: 2rem }
-  html { font-size: 12px } div.wide { overflow: visible } td, th { padding-right: .6rem } }
-@media (max-width: 40rem) { div.pair { grid-template-columns: 1fr } }
-</style>
-<h1>$title</h1>
-$body
-</html>
-""")
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("fbft_calibration.pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
@@ -49,34 +27,55 @@ def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
     Args:
         path: The HTML file.
         title: Shown as it is.
-        parts: HTML.
+        parts: `Markup` as it is; other text as a page shows it.
     """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(_PAGE.substitute(title=html.escape(title), body="\n".join(parts)), encoding="utf-8")
+    page = _TEMPLATES.get_template("page.html.j2").render(title=title, body=Markup("\n").join(parts))
+    partial.write_text(page, encoding="utf-8")
     partial.replace(path)
 
 
-def paragraph(text: str, kind: str = "") -> str:
+def made(template: str, macro: str, *values: object) -> Markup:
+    """What a macro of a template makes of values."""
+    return Markup(getattr(_TEMPLATES.get_template(template).module, macro)(*values))
+
+
+def paragraph(text: str, kind: str = "") -> Markup:
     """Text, shown as it is."""
-    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+    return made("parts.html.j2", "paragraph", text, kind)
 
 
-def heading(text: str, level: int) -> str:
+def heading(text: str, level: int) -> Markup:
     """Text, shown as it is."""
-    return f"<h{level}>{html.escape(text)}</h{level}>"
+    return made("parts.html.j2", "heading", text, level)
 
 
-def fact_table(facts: Iterable[tuple[str, str]]) -> str:
+def fact_table(facts: Iterable[tuple[str, str]]) -> Markup:
     """Names and what is to be said about them, shown as they are."""
-    rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in facts)
-    return f"<table>{rows}</table>"
+    return made("parts.html.j2", "fact_table", facts)
 
 
-def inline_jpeg(encoded: bytes) -> str:
+def number_table(headings: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[str | None] = ()) -> Markup:
+    """A table whose columns after the first are numbers.
+
+    Args:
+        headings: Of the columns.
+        rows: Text, shown as it is.
+        best: By column, the text that is set in bold.
+    """
+    return made("parts.html.j2", "number_table", headings, rows, best or [None] * len(headings))
+
+
+def inline_jpeg(encoded: bytes) -> Markup:
     """A JPEG picture, inside the page."""
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(encoded).decode()}">'
+    return made("parts.html.j2", "picture", base64.b64encode(encoded).decode())
 
 
-def side_by_side(left: str, right: str) -> str:
+def figure(pictures: Sequence[Markup], caption: str, kind: str = "") -> Markup:
+    """Pictures in a row and what is to be said about them."""
+    return made("parts.html.j2", "figure", Markup(" ").join(pictures), caption, kind)
+
+
+def side_by_side(left: str, right: str) -> Markup:
     """Two drawings beside each other where the page is wide enough."""
-    return f'<div class="pair"><div>{left}</div><div>{right}</div></div>'
+    return made("parts.html.j2", "side_by_side", left, right)

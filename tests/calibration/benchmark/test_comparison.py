@@ -22,11 +22,11 @@ from fbft_calibration.benchmark.tables import (
     COLUMNS,
     MISSING,
     NOT_APPLICABLE,
-    html_table,
     markdown_table,
     markdown_text,
 )
 from fbft_calibration.cli import main
+from fbft_calibration.pages.page import number_table
 
 
 @pytest.fixture
@@ -236,4 +236,4 @@ def test_markdown_signs_in_text_are_escaped(text: str) -> None:
 
 
 def test_tables_show_foreign_text_as_text() -> None:
-    assert "<b>" not in html_table(["a"], [["<b>"]]) + markdown_table(["a"], [["<b>"]])
+    assert "<b>" not in number_table(["a"], [["<b>"]]) + markdown_table(["a"], [["<b>"]])
