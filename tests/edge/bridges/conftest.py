@@ -9,25 +9,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from waiting import wait_until
 
 LINE = Path(__file__).with_name("line.py")
-DEADLINE_S = 30.0
 _T = TypeVar("_T")
 
 
-def until(look: Callable[[], _T], is_there: Callable[[_T], object] = bool, deadline_s: float = DEADLINE_S) -> _T:
-    """Look again and again until what is seen is as it should be; returns that."""
-    end_s = time.monotonic() + deadline_s
-    while not is_there(seen := look()):
-        assert time.monotonic() < end_s, f"after {deadline_s:g} s it was still {seen!r}"
-        time.sleep(0.005)
-    return seen
+def until(look: Callable[[], _T], is_there: Callable[[_T], object] = bool) -> _T:
+    return wait_until(look, is_there=is_there)
 
 
 class Process:
@@ -54,10 +48,9 @@ class Process:
         self.popen.stdin.write(" ".join(map(str, words)) + "\n")
         self.popen.stdin.flush()
 
-    def kill(self, number: int = signal.SIGKILL) -> float:
-        """Send a signal; returns when."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal."""
         self.popen.send_signal(number)
-        return time.monotonic()
 
     def close(self) -> None:
         self.popen.kill()

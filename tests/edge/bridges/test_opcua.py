@@ -294,9 +294,8 @@ def test_a_killed_line_is_bad_and_a_killed_bridge_comes_back_with_the_same_certi
         async with Client(fast_scene.url) as client:
             camera = Camera(client, "camera")
             await camera.when(lambda values: values["Period"] > 0)
-            killed_s = fast_scene.line.kill()
+            fast_scene.line.kill()
             seen = await camera.when(lambda values: values["Fault"] == Fault.SILENCE)
-            assert time.monotonic() - killed_s < 2
             for name in ("Verdict", "Good", "Score"):
                 assert (seen[name].Value.Value, seen[name].StatusCode.name) == (None, "BadNoCommunication")
             assert seen["Reason"].StatusCode.is_good()

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from fbft_edge.cameras import Camera, open_camera, open_watched_camera
 from fbft_edge.cameras import gige as module
@@ -46,7 +47,7 @@ class FakeCamera:
 
     def start(self, *options: str) -> None:
         self._process = subprocess.Popen([FAKE, "-i", "127.0.0.1", "-s", SERIAL, *options], stdout=subprocess.DEVNULL)
-        wait_until(is_there)
+        wait_until(is_there, "the fake camera")
 
     def kill(self) -> None:
         self._process.kill()
@@ -56,12 +57,6 @@ class FakeCamera:
 def is_there() -> bool:
     aravis().update_device_list()
     return SERIAL in [aravis().get_device_serial_nbr(index) for index in range(aravis().get_n_devices())]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come about"
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +184,7 @@ def test_a_software_trigger_brings_one_frame() -> None:
         for count in range(2):
             time.sleep(0.3)
             assert (len(frames), camera.trigger()) == (count, True)
-            wait_until(lambda count=count: len(frames) > count)
+            wait_until(lambda count=count: len(frames) > count, "the frame of a trigger")
         camera.close()
         thread.join(DEADLINE_S)
     assert [frame and frame.frame_id for frame in frames] == [0, 1, None]
@@ -248,13 +243,12 @@ def read_on(camera: Camera) -> None:
 
 
 def read_until_frame(camera: Camera) -> Frame:
-    end_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end_s:
+    def frame() -> Frame | None:
         with contextlib.suppress(CameraError):
-            frame = camera.read()
-            if frame is not None:
-                return frame
-    raise AssertionError("no frame came")
+            return camera.read()
+        return None
+
+    return wait_until(frame, "a frame")
 
 
 def test_pictures_with_lost_packets_are_skipped_and_counted(server: FakeCamera) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from fbft_edge.cameras import Camera, SourceLostError, WatchedCamera, open_watched_camera
 from fbft_edge.cameras import watched as module
@@ -436,12 +437,10 @@ def test_a_device_is_named_as_it_is_found_each_time(tmp_path: Path) -> None:
 
 
 def read_until_frame(read: Callable[[], Frame | None]) -> Frame:
-    end_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end_s:
+    def frame() -> Frame | None:
         try:
-            frame = read()
+            return read()
         except CameraError:
-            continue
-        if frame is not None:
-            return frame
-    raise AssertionError("no frame came")
+            return None
+
+    return wait_until(frame, "a frame")

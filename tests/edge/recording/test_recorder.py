@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError, RecordingError
@@ -65,13 +66,6 @@ class Line:
         self._count += 1
         sequence = self._count - 1
         return Published(self._camera, sequence, parts, encoded.verdict, health, ledger, published_ns, 0, fresh)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for 30 s"
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -190,7 +184,7 @@ def test_a_full_disk_drops_recordings_counts_them_and_says_so(small_disk: Path) 
         for _ in range(40):
             recorder.published(line.message(size=(200, 300)))
             time.sleep(0.005)
-        until(lambda: recorder.advice() is not None and "No space left" in recorder.advice())
+        wait_until(lambda: recorder.advice() is not None and "No space left" in recorder.advice())
         kept = len(names(small_disk))
         assert 0 < kept < 40
     assert recorder.counts.recorded + recorder.counts.dropped == 40
@@ -204,9 +198,9 @@ def test_recording_goes_on_by_itself_once_there_is_room(small_disk: Path, caplog
         ballast.write_bytes(b"x" * (1 << 20))
     with recording(small_disk) as recorder:
         recorder.published(Line().message())
-        until(lambda: recorder.advice() is not None)
+        wait_until(lambda: recorder.advice() is not None)
         ballast.unlink()
-        until(lambda: recorder.counts.recorded == 1)
+        wait_until(lambda: recorder.counts.recorded == 1)
         assert (recorder.advice(), recorder.counts.dropped) == (None, 0)
     refused, again = (record for record in caplog.records if record.message.startswith("recorder:"))
     assert (refused.levelno, "No space left" in refused.message, again.levelno) == (logging.ERROR, True, logging.INFO)
@@ -217,7 +211,7 @@ def test_a_full_disk_leaves_no_part_of_a_recording(small_disk: Path) -> None:
     with recording(small_disk) as recorder:
         for _ in range(12):
             recorder.published(line.message(size=(200, 300)))
-        until(lambda: recorder.advice() is not None)
+        wait_until(lambda: recorder.advice() is not None)
     assert recorder.counts.dropped > 0
     assert list(small_disk.rglob("*.partial")) == []
 
@@ -228,10 +222,10 @@ def test_a_limit_on_file_sizes_is_survived_like_a_full_disk(tmp_path: Path) -> N
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
             recorder.published(Line().message())
-            until(lambda: recorder.advice() is not None)
+            wait_until(lambda: recorder.advice() is not None)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        until(lambda: recorder.counts.recorded == 1)
+        wait_until(lambda: recorder.counts.recorded == 1)
     assert (recorder.counts.dropped, len(names(tmp_path))) == (0, 1)
 
 
@@ -240,7 +234,7 @@ def test_a_file_in_the_place_of_a_folder_is_reported_and_left_alone(tmp_path: Pa
     (tmp_path / "2001-09-09").write_text("precious")
     with recording(tmp_path, max_days=0) as recorder:
         recorder.published(message)
-        until(lambda: recorder.advice() is not None)
+        wait_until(lambda: recorder.advice() is not None)
     assert (recorder.counts.dropped, (tmp_path / "2001-09-09").read_text()) == (1, "precious")
 
 
@@ -324,7 +318,7 @@ def test_the_quota_holds_whatever_is_recorded(tmp_path: Path) -> None:
 def test_a_recording_larger_than_the_quota_is_dropped_with_its_size(tmp_path: Path) -> None:
     with recording(tmp_path, max_gib=1e-9) as recorder:
         recorder.published(Line().message())
-        until(lambda: recorder.counts.dropped == 1)
+        wait_until(lambda: recorder.counts.dropped == 1)
         advice = recorder.advice()
     assert advice is not None
     assert "max_gib" in advice
@@ -336,14 +330,14 @@ def test_recordings_older_than_their_days_go_with_the_folders_they_leave_empty(t
         for days in (40, 31, 29, 0):
             recorder.published(line.message(captured_ns=now_ns() - days * DAY_NS))
     with recording(tmp_path, max_days=30) as recorder:
-        until(lambda: recorder.counts.removed == 2)
+        wait_until(lambda: recorder.counts.removed == 2)
     assert (len(names(tmp_path)), len(list(tmp_path.iterdir()))) == (2, 2)
 
 
 def emptying(folder: Path) -> None:
     """Let retention remove everything that it would."""
     with recording(folder, max_gib=1e-9) as recorder:
-        until(lambda: recorder.counts.stored_bytes == 0)
+        wait_until(lambda: recorder.counts.stored_bytes == 0)
 
 
 def test_retention_removes_recordings_and_nothing_else(tmp_path: Path) -> None:
@@ -422,7 +416,7 @@ def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any]) -> None:
 
 WRITERS = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 import importlib.util
 spec = importlib.util.spec_from_file_location("lines", sys.argv[2])
 lines = importlib.util.module_from_spec(spec)
@@ -447,8 +441,8 @@ for _ in sys.stdin:
 def test_a_process_killed_at_any_moment_leaves_whole_recordings_only(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     chance, interrupted = random.Random(1), 0
-    edge = str(Path(__file__).parents[3] / "edge")
-    arguments = [sys.executable, "-c", WRITERS, edge, __file__, str(folder), str(300_000 / 2**30)]
+    places = os.pathsep.join(str(Path(__file__).parents[3] / name) for name in ("edge", "tests"))
+    arguments = [sys.executable, "-c", WRITERS, places, __file__, str(folder), str(300_000 / 2**30)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
         assert writers.stdin
         assert writers.stdout

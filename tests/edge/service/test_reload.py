@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.bundle.reading import Bundle
@@ -85,10 +86,8 @@ class Line:
 
     def wait_for_frames(self, count: int) -> None:
         """Wait until so many more frames were inspected."""
-        wanted, deadline_s = len(self.inspections) + count, time.monotonic() + 30
-        while len(self.inspections) < wanted and time.monotonic() < deadline_s:
-            time.sleep(0.005)
-        assert len(self.inspections) >= wanted
+        wanted = len(self.inspections) + count
+        wait_until(lambda: len(self.inspections), f"{wanted} frames", lambda inspected: inspected >= wanted)
 
     def close(self) -> None:
         self.inference.stop()
@@ -333,13 +332,6 @@ def test_a_command_that_is_not_understood_is_refused(client: CommandClient, argu
 
 
 # SIGHUP
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline_s:
-        time.sleep(0.005)
-    assert condition()
 
 
 def test_sighup_reloads(line: Line, strict_bundle: Bundle) -> None:

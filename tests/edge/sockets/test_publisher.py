@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zmq
+from waiting import wait_until
 
 from fbft_edge.errors import PublisherError
 from fbft_edge.sockets.endpoints import check_bind
@@ -191,10 +192,11 @@ def test_sending_to_a_stalled_subscriber_does_not_wait() -> None:
         stalled.setsockopt(zmq.SUBSCRIBE, b"")
         stalled.connect(publisher.endpoint)
         time.sleep(0.2)
-        start_s = time.monotonic()
-        for _ in range(500):
-            publisher.send([b"topic", b"header", bytes(100_000)])
-        assert time.monotonic() - start_s < 5
+        message = [b"topic", b"header", bytes(100_000)]
+        sending = threading.Thread(target=lambda: [publisher.send(message) for _ in range(500)], daemon=True)
+        sending.start()
+        sending.join(DEADLINE_S)
+        assert not sending.is_alive()
         context.destroy(linger=0)
 
 
@@ -215,14 +217,14 @@ def test_the_last_message_leaves_before_the_endpoint_closes() -> None:
         subscriber.connect(publisher.endpoint)
         time.sleep(0.2)
         publisher.send([b"topic", b"last", b""])
-    assert subscriber.poll(2000)
+    assert subscriber.poll(60_000)
     assert subscriber.recv_multipart() == [b"topic", b"last", b""]
     context.destroy(linger=0)
 
 
 NUM_MESSAGES = 150
 MASK = bytes(20_000)
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 SUBSCRIBE_AND_WAIT = """
 import sys, time, zmq
@@ -273,22 +275,20 @@ def listening(publisher: ResultPublisher, count: int = 1) -> Iterator[list[Liste
     """Listeners that are known to get messages: the first of all is sent until everyone has it."""
     with zmq.Context() as context:
         listeners = [Listener(context, publisher.endpoint) for _ in range(count)]
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not all(listener.numbers for listener in listeners) and time.monotonic() < deadline_s:
+
+        def all_have_it() -> bool:
             publisher.send([b"n", b"0", b""])
-            time.sleep(0.01)
+            return all(listener.numbers for listener in listeners)
+
+        wait_until(all_have_it, "every listener to have the first message")
         yield listeners
 
 
-def send_all(publisher: ResultPublisher, mask: bytes = MASK, every_s: float = 0.01) -> float:
-    """Send the other messages at a rate; returns the time of the slowest call."""
-    slowest_s = 0.0
+def send_all(publisher: ResultPublisher, mask: bytes = MASK, every_s: float = 0.01) -> None:
+    """Send the other messages at a rate."""
     for number in range(1, NUM_MESSAGES):
-        start_s = time.perf_counter()
         publisher.send([b"n", str(number).encode(), mask])
-        slowest_s = max(slowest_s, time.perf_counter() - start_s)
         time.sleep(every_s)
-    return slowest_s
 
 
 def without_repeats(numbers: list[int]) -> list[int]:
@@ -306,13 +306,6 @@ def another_program(code: str, endpoint: str) -> Iterator[subprocess.Popen[str]]
     finally:
         program.kill()
         program.communicate()
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_a_stopped_subscriber_takes_nothing_from_the_others() -> None:
@@ -355,7 +348,7 @@ def test_connections_that_send_garbage_are_counted_and_take_nothing_from_the_oth
         for thread in floods:
             thread.join()
         assert without_repeats(healthy.wait()) == EVERY_MESSAGE
-        assert wait_for(lambda: publisher.refused()["protocol"] + publisher.refused()["handshake"] > 0)
+        wait_until(lambda: publisher.refused()["protocol"] + publisher.refused()["handshake"], "garbage to be counted")
 
 
 def test_an_oversized_subscription_is_not_taken() -> None:
@@ -379,7 +372,10 @@ def test_a_client_that_subscribes_without_end_is_sent_away_and_takes_nothing_fro
         another_program(SUBSCRIBE_WITHOUT_END, publisher.endpoint) as flood,
     ):
         flood.stdout.readline()
-        assert send_all(publisher, every_s=0.02) < DEADLINE_S
+        sending = threading.Thread(target=send_all, args=(publisher, MASK, 0.02), daemon=True)
+        sending.start()
+        sending.join(DEADLINE_S)
+        assert not sending.is_alive()
         assert without_repeats(healthy.wait()) == EVERY_MESSAGE
         assert publisher.refused()["subscriptions"] > 0
 
@@ -390,10 +386,12 @@ def test_a_hundred_subscriptions_are_nothing_unusual() -> None:
         for number in range(MAX_SUBSCRIPTIONS // 2):
             subscriber.subscribe(b"fbft/hall-3/press-%d/result" % number)
         subscriber.connect(publisher.endpoint)
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not subscriber.poll(10) and time.monotonic() < deadline_s:
+
+        def has_it() -> int:
             publisher.send([b"fbft/hall-3/press-7/result", b"", b""])
-        assert subscriber.poll(0)
+            return subscriber.poll(10)
+
+        wait_until(has_it, "a message")
         assert publisher.refused()["subscriptions"] == 0
 
 

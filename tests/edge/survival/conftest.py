@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import zmq
+from waiting import wait_until
 
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.errors import MessageError
@@ -42,12 +42,7 @@ _T = TypeVar("_T")
 
 
 def until(look: Callable[[], _T], is_there: Callable[[_T], object] = bool) -> _T:
-    """Look again and again until what is seen is as it should be; returns that."""
-    end_s = time.monotonic() + DEADLINE_S
-    while not is_there(seen := look()):
-        assert time.monotonic() < end_s, f"after {DEADLINE_S:g} s it was still {seen!r}"
-        time.sleep(0.02)
-    return seen
+    return wait_until(look, is_there=is_there)
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""An RTSP camera as a process of its own, by the server of `cameras/test_stream.py`: for ever, to one client at a time.
+"""An RTSP camera as a process of its own, by `rtsp_server.py`: for ever, to one client at a time.
 
     rtsp_source.py PORT KIND LEVEL
 
@@ -7,17 +7,14 @@ KIND is `good`, `broken` (garbage and frames with parts missing between good one
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 
-spec = importlib.util.spec_from_file_location("rtsp", Path(__file__).parents[1] / "cameras" / "test_stream.py")
-rtsp = importlib.util.module_from_spec(spec)
-sys.modules["rtsp"] = rtsp
-spec.loader.exec_module(rtsp)
+sys.path.insert(0, str(Path(__file__).parents[2]))
+import rtsp_server as rtsp
 
 port, kind, level = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 good = [rtsp.textured(level, seed) for seed in range(10)]

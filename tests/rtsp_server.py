@@ -1,0 +1,149 @@
+"""A small RTSP server over TCP: clips in, each played to one client in turn. Knows nothing about cameras that read it.
+
+    rtsp_server.py PORT LEVEL
+
+plays frames of one level to one client after the other until it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from fbft_edge.frames.frame import Uint8
+
+SIZE = (112, 160)
+RATE_HZ = 25
+PACKET_BYTES = 1200
+SEQUENCE = itertools.count()
+DESCRIPTION = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=line\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:video\r\n"
+
+
+def flat(level: int, size: tuple[int, int] = SIZE) -> Uint8:
+    """A frame of one level in green and blue, red at full in its left half; BGR as OpenCV encodes it."""
+    bgr = np.full((*size, 3), level, np.uint8)
+    bgr[:, : size[1] // 2, 2] = 255
+    return bgr
+
+
+def rtp_packets(bgr: Uint8, number: int) -> Iterator[bytes]:
+    """One frame as RFC 2435 has it: headers that every JPEG shares are left out, tables come first."""
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    tables, scan = _tables_and_scan(encoded.tobytes())
+    height, width = bgr.shape[:2]
+    for offset in range(0, len(scan), PACKET_BYTES):
+        part = scan[offset : offset + PACKET_BYTES]
+        is_last = offset + len(part) == len(scan)
+        header = struct.pack("!BBHII", 0x80, 26 | is_last << 7, next(SEQUENCE) & 0xFFFF, number * 90_000 // RATE_HZ, 7)
+        jpeg = struct.pack("!IBBBB", offset, 1, 255, width // 8, height // 8)
+        quantisation = struct.pack("!BBH", 0, 0, len(tables)) + tables if offset == 0 else b""
+        yield header + jpeg + quantisation + part
+
+
+def _tables_and_scan(jpeg: bytes) -> tuple[bytes, bytes]:
+    tables, place = b"", 2
+    while True:
+        marker, length = struct.unpack_from("!HH", jpeg, place)
+        body = jpeg[place + 4 : place + 2 + length]
+        if marker == 0xFFDB:
+            tables += b"".join(body[start + 1 : start + 65] for start in range(0, len(body), 65))
+        place += 2 + length
+        if marker == 0xFFDA:
+            return tables, jpeg[place:]
+
+
+def textured(level: int, seed: int = 0) -> Uint8:
+    """A frame of one level in its right half, with noise that takes many packets in its left half."""
+    bgr = flat(level)
+    bgr[:, : SIZE[1] // 2] = np.random.default_rng(seed).integers(0, 256, (SIZE[0], SIZE[1] // 2, 3), np.uint8)
+    return bgr
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A frame whose second packet never arrives."""
+
+    bgr: Uint8
+
+
+# Bytes are sent as they stand, between two packets.
+Clip = Sequence[Uint8 | Truncated | bytes]
+
+
+class RtspServer:
+    """Plays one clip to each client in turn and hangs up; refuses UDP, as a firewall would."""
+
+    def __init__(self, clips: Iterable[Clip], port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._clips = clips
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the last clip has ended, or its client has gone."""
+        self._thread.join()
+
+    def close(self) -> None:
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            for clip in self._clips:
+                client, _ = self._listener.accept()
+                with client, contextlib.suppress(OSError), client.makefile("rb") as requests:
+                    if self._is_playing(client, requests):
+                        self._play(client, clip)
+
+    def _is_playing(self, client: socket.socket, requests: BinaryIO) -> bool:
+        while line := requests.readline().decode().strip():
+            method = line.split()[0]
+            headers = dict(line.decode().strip().split(": ", 1) for line in iter(requests.readline, b"\r\n"))
+            client.sendall(self._answer(method, headers).encode())
+            if method == "PLAY":
+                return True
+        return False
+
+    def _answer(self, method: str, headers: dict[str, str]) -> str:
+        transport = headers.get("Transport", "")
+        status = "461 Unsupported transport" if method == "SETUP" and "TCP" not in transport else "200 OK"
+        answers = {
+            "OPTIONS": "Public: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n",
+            "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(DESCRIPTION)}\r\n",
+            "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 7\r\n",
+        }
+        body = DESCRIPTION if method == "DESCRIBE" else ""
+        return f"RTSP/1.0 {status}\r\nCSeq: {headers['CSeq']}\r\n{answers.get(method, '')}\r\n{body}"
+
+    def _play(self, client: socket.socket, clip: Clip) -> None:
+        for number, part in enumerate(clip):
+            if isinstance(part, bytes):
+                client.sendall(part)
+                continue
+            packets = list(rtp_packets(part.bgr if isinstance(part, Truncated) else part, number))
+            if isinstance(part, Truncated):
+                del packets[1]
+            for packet in packets:
+                client.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
+            if self._closing.wait(1 / RATE_HZ):
+                return
+
+
+if __name__ == "__main__":
+    RtspServer(itertools.repeat([flat(int(sys.argv[2]))] * 1000), int(sys.argv[1]))
+    print("ready", flush=True)
