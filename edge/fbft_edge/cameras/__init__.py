@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fbft_edge.cameras.camera import Camera, SourceLostError
+from fbft_edge.cameras.camera import Camera, CountsIncomplete, SourceLostError, Triggerable
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
 from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
@@ -26,7 +26,9 @@ from fbft_edge.ranges import FPS
 
 __all__ = [
     "Camera",
+    "CountsIncomplete",
     "SourceLostError",
+    "Triggerable",
     "WatchedCamera",
     "camera_opener",
     "local_path",

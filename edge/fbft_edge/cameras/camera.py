@@ -1,8 +1,8 @@
-"""What every camera can do; knows nothing about kinds of cameras."""
+"""What every camera can do, and what some can; knows nothing about kinds of cameras."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame
@@ -12,13 +12,9 @@ from fbft_edge.frames.pixel_format import PixelFormat
 class Camera(Protocol):
     """A source of frames of one size and pixel format.
 
-    A camera whose shutter can be released by software has a second method, which may be called while another thread
-    waits in `read`:
-
-        def trigger(self) -> bool: ...
-
-    It releases the shutter and returns True; False when the camera does not wait for that. `WatchedCamera` has it for
-    every camera, and passes it on to those that have it.
+    A camera may have two abilities more, each of which is a protocol that it follows or not: `Triggerable`, a shutter
+    that software releases, and `CountsIncomplete`, a count of pictures that arrived with parts missing.
+    `WatchedCamera` has both for every camera, and passes them on to those that have them.
     """
 
     @property
@@ -49,6 +45,31 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Give the source back; may be called twice, and while another thread waits in `read`."""
+        ...
+
+
+@runtime_checkable
+class Triggerable(Protocol):
+    """A camera whose shutter software can release."""
+
+    def trigger(self) -> bool:
+        """Release the shutter; False when the camera does not wait for that, as it is set up.
+
+        May be called while another thread waits in `read`.
+
+        Raises:
+            CameraError: The camera is not there, or did not take the command.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsIncomplete(Protocol):
+    """A camera that skips pictures of which parts were lost on the way, and counts them."""
+
+    @property
+    def incomplete(self) -> int:
+        """How many so far; never less than before."""
         ...
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import cv2
 
-from fbft_edge.cameras.camera import Camera, SourceLostError
+from fbft_edge.cameras.camera import Camera, CountsIncomplete, SourceLostError, Triggerable
 from fbft_edge.cameras.sequence import layout_text
 from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
@@ -113,7 +113,7 @@ class WatchedCamera:
     @property
     def incomplete(self) -> int:
         """Pictures that arrived with parts missing and were skipped, for cameras that count them."""
-        return self._incomplete + getattr(self._source, "incomplete", 0)
+        return self._incomplete + _incomplete_of(self._source)
 
     def read(self) -> Frame | None:
         """Wait for the next frame that may be judged; None at the end of a finite source, or once closed.
@@ -148,8 +148,7 @@ class WatchedCamera:
         source = self._source
         if source is None or self._is_lost:
             raise CameraError(f"camera {self._name!r} is not there to be triggered; wait until it is back")
-        trigger: Callable[[], bool] | None = getattr(source, "trigger", None)
-        return trigger() if trigger is not None else False
+        return source.trigger() if isinstance(source, Triggerable) else False
 
     def close(self) -> None:
         """Wake a waiting `read`, which then returns None, and give the source back."""
@@ -191,7 +190,7 @@ class WatchedCamera:
             source, self._source, self._is_lost = self._source, None, False
         self._identical = 0
         if source is not None:
-            self._incomplete += getattr(source, "incomplete", 0)
+            self._incomplete += _incomplete_of(source)
             source.close()
 
     def _later(self, source: Camera) -> Frame | None:
@@ -236,6 +235,10 @@ class WatchedCamera:
                 f"camera {self._name!r} is frozen: {self._frozen_after} pictures in a row were bit-identical; start it "
                 "again, or raise frozen_after where nothing moves and the stream is compressed"
             )
+
+
+def _incomplete_of(source: Camera | None) -> int:
+    return source.incomplete if isinstance(source, CountsIncomplete) else 0
 
 
 def mean_level(pixels: Pixels, pixel_format: PixelFormat) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fbft_edge.errors import FbftError
 from fbft_edge.frames.frame import Verdict
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import LedgerSnapshot
+from fbft_edge.names import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,9 @@ class Summary:
     deviation_ms: tuple[float, float, float]
     latency_ms: tuple[float, float, float]
     priority: str
+
+
+def reason_of(stage: str, error: BaseException) -> str:
+    """An error as the reason in a message: its stage, its kind unless it is meant for users, its text."""
+    kind = "" if isinstance(error, FbftError) else f"{type(error).__name__}: "
+    return printable(f"{stage}: {kind}{error}")

@@ -233,7 +233,7 @@ def test_every_message_keeps_the_laws_of_the_line(
     cameras: list[Plan], chosen: Settings, frames_in_flight: int, doings: list[Act], raises_at: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
+        monkeypatch.setattr("fbft_edge.line.intake.CAMERA_RETRY_S", 0.002)
         outcome = run(cameras, chosen, frames_in_flight, doings, Observing(raises_at))
     for parts in outcome.messages:
         VALIDATOR.validate(json.loads(parts[1]))

@@ -159,7 +159,7 @@ def test_files_of_every_shape_are_inspected(bundle: Path, tmp_path: Path, height
 def test_a_line_says_which_picture_is_broken_and_goes_on(
     bundle: Path, tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.3)
+    monkeypatch.setattr("fbft_edge.line.intake.CAMERA_RETRY_S", 0.3)
     folder = folder_of(tmp_path / "in", *[picture(84, 84)] * 6)
     (folder / "002.png").write_bytes((folder / "002.png").read_bytes()[:60])
     write_image(folder / "004.png", picture(84, 98))

@@ -330,7 +330,7 @@ def test_a_camera_that_never_delivers_is_a_fault() -> None:
 
 
 def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.1)
+    monkeypatch.setattr("fbft_edge.line.intake.CAMERA_RETRY_S", 0.1)
     recorder, _ = ran(lambda index: CameraError("cable pulled") if index == 3 else 10, chosen=settings(50.0, 0.6))
     seen = verdicts(recorder)
     assert "fault" in seen
@@ -338,7 +338,7 @@ def test_a_camera_that_comes_back_ends_the_fault(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_silent_camera_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.line.station.SILENCE_NS", 50_000_000)
+    monkeypatch.setattr("fbft_edge.line.saying.SILENCE_NS", 50_000_000)
     recorder, _ = ran(lambda index: 10, period_s=30.0)
     last = recorder.results()[-1]
     assert (last.verdict, last.health.state) == (Verdict.STALE, "degraded")

@@ -76,7 +76,7 @@ class RandomDetector:
 
 @pytest.fixture(autouse=True)
 def _retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
+    monkeypatch.setattr("fbft_edge.line.intake.CAMERA_RETRY_S", 0.002)
 
 
 def assembled(camera: FakeCamera, detector: RandomDetector, publisher: Sender, settings: Settings) -> Pipeline:
@@ -94,7 +94,7 @@ def line(seed: int, recorder: Sent) -> tuple[Pipeline, RandomCamera]:
 def outcome(request: pytest.FixtureRequest) -> tuple[list[Result], Summary, RandomCamera]:
     """What a line published until its camera ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fbft_edge.line.station.CAMERA_RETRY_S", 0.002)
+        monkeypatch.setattr("fbft_edge.line.intake.CAMERA_RETRY_S", 0.002)
         recorder = Sent()
         pipeline, camera = line(request.param, recorder)
         pipeline.start()

@@ -524,7 +524,7 @@ def test_a_picture_that_came_in_parts_is_a_missed_hardware_trigger() -> None:
 
 
 def test_no_part_in_front_of_a_triggered_camera_is_no_reason_for_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbft_edge.line.station.SILENCE_NS", 50_000_000)
+    monkeypatch.setattr("fbft_edge.line.saying.SILENCE_NS", 50_000_000)
     chosen = settings(duration_s=0.3)
     free, software, hardware = cameras_of(3, None)
     stations = [Station(free, chosen), triggered(software, chosen), Station(hardware, chosen, "hardware")]

@@ -21,7 +21,7 @@ from fbft_edge.cli import main as cli
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.frames.frame import Detection, Pixels
 from fbft_edge.line import assembly as line
-from fbft_edge.line import station
+from fbft_edge.line import intake
 from fbft_edge.recording import recorder
 
 FAULTS = Path(os.environ["FBFT_FAULTS"])
@@ -53,7 +53,7 @@ def stepped(clock_ns: Callable[[], int]) -> Callable[[], int]:
 OpenVinoDetector.detect = faulty(OpenVinoDetector.detect)
 time.time_ns = stepped(time.time_ns)
 time.time = lambda: time.time_ns() / 1e9
-station.CAMERA_RETRY_S = 0.1
+intake.CAMERA_RETRY_S = 0.1
 watched.FIRST_PAUSE_S, watched.LONGEST_PAUSE_S = 0.1, 0.3
 line.HUNG_AFTER_S = 4.0
 line.Recorder = functools.partial(recorder.Recorder, retry_s=0.2)
