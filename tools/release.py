@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,13 @@ def _run(args: argparse.Namespace, root: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "source", Path(folder) / "made"
         export(root, commit, source)
-        wheel, _ = build(source, made, int(_git(root, "log", "-1", "--format=%ct", commit)))
+        epoch_s = int(_git(root, "log", "-1", "--format=%ct", commit))
+        _say(f"building {version} of {commit[:12]}")
+        wheel, _ = build(source, made, epoch_s)
         for extra in ("", *extras):
+            _say(f"SBOM of the extra {extra}" if extra else "SBOM of the base installation")
             python = installed(wheel, extra, Path(folder) / "environment")
-            write_sbom(python, source / "pyproject.toml", made / sbom_name(wheel, extra))
+            write_sbom(python, source / "pyproject.toml", made / sbom_name(wheel, extra), epoch_s)
         write_sums(made)
         args.out.mkdir(parents=True, exist_ok=True)
         for path in sorted(made.iterdir()):
@@ -125,13 +128,12 @@ def build(source: Path, out: Path, epoch_s: int | None = None) -> tuple[Path, Pa
     Args:
         source: With pyproject.toml in it.
         out: Where both go; may hold neither yet.
-        epoch_s: Seconds since 1970 that archives give as the time of every file; the builder's own if None.
+        epoch_s: Seconds since 1970 that the archives give as the time of every file; the builder's own if None.
 
     Returns:
         Wheel and sdist.
     """
-    epoch = {} if epoch_s is None else {"SOURCE_DATE_EPOCH": str(epoch_s)}
-    _call("uv", "build", "--quiet", "--out-dir", str(out), str(source), environment=epoch)
+    _call("uv", "build", "--quiet", "--out-dir", str(out), str(source), epoch_s=epoch_s)
     (out / ".gitignore").unlink(missing_ok=True)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
     return wheel, sdist
@@ -151,10 +153,17 @@ def sbom_name(wheel: Path, extra: str) -> str:
     return "-".join([name, version, *([extra] if extra else [])]) + ".cdx.json"
 
 
-def write_sbom(python: Path, pyproject: Path, out: Path) -> None:
-    """Everything that an environment holds as CycloneDX JSON, below the project as the root; the tool validates it."""
+def write_sbom(python: Path, pyproject: Path, out: Path, epoch_s: int | None = None) -> None:
+    """Everything that an environment holds as CycloneDX JSON, below the project as the root; the tool validates it.
+
+    Args:
+        python: The environment's.
+        pyproject: Of the root.
+        out: The file.
+        epoch_s: Seconds since 1970 that it gives as its time; none if None.
+    """
     what = ("--pyproject", str(pyproject), "--output-reproducible", "--output-file", str(out))
-    _call("cyclonedx-py", "environment", *what, str(python))
+    _call("cyclonedx-py", "environment", *what, str(python), epoch_s=epoch_s)
 
 
 def write_sums(folder: Path) -> None:
@@ -176,15 +185,18 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.rstrip()
 
 
-def _call(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+def _call(program: str, *arguments: str, epoch_s: int | None = None) -> None:
     beside = Path(sys.executable).with_name(program)
     if not beside.exists():
         raise ArgumentError(f'{program} is not installed beside this Python; pip install "fbft-edge[release]"')
-    done = subprocess.run(
-        [beside, *arguments], env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
-    )
+    epoch = {} if epoch_s is None else {"SOURCE_DATE_EPOCH": str(epoch_s)}
+    done = subprocess.run([beside, *arguments], env=os.environ | epoch, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ArgumentError(f"{program} {arguments[0]} failed with status {done.returncode}: {done.stderr.strip()}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
