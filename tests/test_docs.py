@@ -55,6 +55,8 @@ NOT_RUN = {
     "fbft-edge bridge mqtt --broker mqtts://broker.example:8883": "a broker with TLS: tests/edge/bridges/test_mqtt.py",
     "fbft-edge command trigger": "a line with CURVE and [commands]: tests/edge/sockets/test_commands.py",
     "python3 tools/dev.py": "sets up an environment; its verbs are held to its usage below",
+    "pre-commit install": "a hook in the checkout",
+    "python tools/release.py": "takes minutes: tests/test_release.py",
     "pytest": "this is one",
     "source": "of the shell that a person types into",
     "export": "of the shell that a person types into",
