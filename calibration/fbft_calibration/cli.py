@@ -25,7 +25,7 @@ from fbft_edge.frames.images import image_paths
 from fbft_edge.progress import Progress
 
 if TYPE_CHECKING:
-    from fbft_calibration.benchmark.run import BenchmarkSettings
+    from fbft_calibration.benchmark.settings import BenchmarkSettings
     from fbft_calibration.fitting.bundling import BundleSettings
 
 _RESULTS = Path("benchmarks")
@@ -252,7 +252,7 @@ def _peers(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
-    from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
+    from fbft_calibration.benchmark.settings import BenchmarkSettings, paper_settings
 
     pixel_size_mm = args.pixel_size_mm
     if pixel_size_mm is not None and not (0 < pixel_size_mm < math.inf):

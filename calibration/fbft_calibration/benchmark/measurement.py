@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fbft_calibration.benchmark.pictures import Album
@@ -75,35 +75,60 @@ def measure(
     Raises:
         ImageError: No test image could be read.
     """
-    tally = CategoryTally(pixel_size_mm)
-    images: list[InspectedImage] = []
-    problems: list[str] = []
-    sizes: Counter[tuple[int, int]] = Counter()
-    dark: dict[Path, int] = {}
-    scoring_s = 0.0
-    largest, most_pixels = Path(), 0
+    seen = _Seen(root, CategoryTally(pixel_size_mm))
     for test in progress.track(category.tests, f"inspecting {category.name}"):
         try:
             pixels = read_image(test.path)
         except ImageError as error:
-            problems.append(f"{error}; it counts for no figure")
+            seen.problems.append(f"{error}; it counts for no figure")
             continue
         if prepare is not None:
             prepare(pixels)
         started = time.perf_counter()
         detection, anomaly_map = detect(pixels)
         seconds = time.perf_counter() - started
+        truth = seen.truth_of(test, pixels)
+        image = _inspected(test, root, detection, truth, seconds, has_thresholds=has_thresholds)
+        seen.add(test, image, detection, anomaly_map, truth)
+        album.offer(pixels, truth, detection, anomaly_map, image)
+    if not seen.images:
+        raise ImageError(f"none of the {len(category.tests)} test images of {category.name} could be read")
+    return seen.measured(category.problems)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the test images that were inspected so far came to; see `Measured`."""
+
+    root: Path
+    tally: CategoryTally
+    images: list[InspectedImage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    dark: dict[Path, int] = field(default_factory=dict)
+    scoring_s: float = 0.0
+    largest: Path = Path()
+    most_pixels: int = 0
+
+    def truth_of(self, test: TestImage, pixels: Uint8) -> Bool | None:
+        """The true mask of an image, (height, width); None where none serves. What is odd about the file is noted."""
         size = pixels.shape[0], pixels.shape[1]
-        sizes[size] += 1
+        self.sizes[size] += 1
         if (peak := peak_of_dark_16_bit(test.path, pixels)) is not None:
-            dark[test.path] = peak
+            self.dark[test.path] = peak
+        if pixels.size > self.most_pixels:
+            self.largest, self.most_pixels = test.path, pixels.size
         truth, problem = test.truth(size)
-        problems += [problem] if problem else []
-        if pixels.size > most_pixels:
-            largest, most_pixels = test.path, pixels.size
-        images.append(_inspected(test, root, detection, truth, seconds, has_thresholds=has_thresholds))
+        self.problems += [problem] if problem else []
+        return truth
+
+    def add(
+        self, test: TestImage, image: InspectedImage, detection: Detection, anomaly_map: Float32, truth: Bool | None
+    ) -> None:
+        """Tally what was said about an image."""
+        self.images.append(image)
         started = time.perf_counter()
-        tally.add(
+        self.tally.add(
             anomaly_map,
             truth,
             detection.score,
@@ -112,23 +137,23 @@ def measure(
             mask=detection.mask,
             defect_type=test.defect_type,
         )
-        scoring_s += time.perf_counter() - started
-        album.offer(pixels, truth, detection, anomaly_map, images[-1])
-    if not images:
-        raise ImageError(f"none of the {len(category.tests)} test images of {category.name} could be read")
-    started = time.perf_counter()
-    figures = tally.figures()
-    scoring_s += time.perf_counter() - started
-    cautions = [*category.problems, *([about_dark_16_bit(dark)] if dark else [])]
-    return Measured(
-        figures=figures,
-        images=tuple(images),
-        problems=tuple(line.replace(f"{root}/", "") for line in problems),
-        cautions=tuple(line.replace(f"{root}/", "") for line in cautions),
-        sizes=sizes,
-        scoring_s=scoring_s,
-        largest=largest,
-    )
+        self.scoring_s += time.perf_counter() - started
+
+    def measured(self, category_problems: Sequence[str]) -> Measured:
+        """All of it; files are named from the root."""
+        started = time.perf_counter()
+        figures = self.tally.figures()
+        self.scoring_s += time.perf_counter() - started
+        cautions = [*category_problems, *([about_dark_16_bit(self.dark)] if self.dark else [])]
+        return Measured(
+            figures=figures,
+            images=tuple(self.images),
+            problems=tuple(line.replace(f"{self.root}/", "") for line in self.problems),
+            cautions=tuple(line.replace(f"{self.root}/", "") for line in cautions),
+            sizes=self.sizes,
+            scoring_s=self.scoring_s,
+            largest=self.largest,
+        )
 
 
 def _inspected(

@@ -22,7 +22,7 @@ from fbft_calibration.benchmark.measurement import measure
 from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.plan import data_sha256, nominal_sha256
 from fbft_calibration.benchmark.result import CategoryResult, read_result, source_commit
-from fbft_calibration.benchmark.run import BenchmarkSettings, paper_settings
+from fbft_calibration.benchmark.settings import BenchmarkSettings, paper_settings
 from fbft_calibration.cli import main, parsed
 from fbft_calibration.data.layouts import Category, categories
 from fbft_calibration.fitting.bundling import BundleSettings
