@@ -1,7 +1,7 @@
 """One command from a fresh clone to a result: sets up `.venv` when needed, then runs the demo, the tests, or a command.
 
     python3 tools/dev.py demo        set up, then fbft-edge demo
-    python3 tools/dev.py test        set up, then ruff, mypy and pytest; further words go to pytest
+    python3 tools/dev.py test        set up, then ruff, mypy, import-linter and pytest; further words go to pytest
     python3 tools/dev.py run CMD...  set up, then any command of the environment
 
 Needs Python 3.10 or newer with pip, and nothing else. The environment is made again when pyproject.toml changes.
@@ -64,11 +64,12 @@ def set_up() -> None:
 
 
 def run_checks(pytest_arguments: list[str]) -> int:
-    """Lint, format, types, tests; all of them run, the first failure decides the status."""
+    """Lint, format, types, layers, tests; all of them run, the first failure decides the status."""
     checks = (
         ("ruff", "check", "--quiet", "."),
         ("ruff", "format", "--check", "--quiet", "."),
         ("mypy",),
+        ("lint-imports",),
         ("python", "-m", "pytest", *SIDE_BY_SIDE, *pytest_arguments),
     )
     return next((status for status in [call(*check) for check in checks] if status), 0)
