@@ -1,8 +1,30 @@
 """The inspection runtime: frames in, verdicts and masks out. Never imports torch, timm or onnx.
 
-The public face is for those who read results (`ResultSubscriber`) or inspect frames themselves (`open_bundle`, then
-`fbft_edge.detectors.selection.open_detector`). Names are loaded when first used, so that asking a command for help
-costs nothing.
+Read what a line says:
+
+    from fbft_edge import ResultSubscriber, Verdict
+
+    with ResultSubscriber("tcp://127.0.0.1:5555") as results:
+        for result in results:
+            if result.verdict is Verdict.ANOMALOUS:
+                print(result.camera, result.score, [region.box_xyxy for region in result.regions])
+
+Inspect pictures of one's own:
+
+    from fbft_edge import Inspector, read_image
+
+    with Inspector("part.fbft") as inspector:
+        detection = inspector.inspect(read_image("part.png"))
+        print(detection.is_anomalous, detection.score, detection.mask.sum())
+
+Run a line, until it is stopped:
+
+    from fbft_edge import read_config, run_line
+
+    run_line(read_config("line.toml"))
+
+Every name is in `docs/api.md`; whatever else there is in the package is private by convention. Names are loaded when
+first used, so that asking a command for help costs nothing.
 """
 
 from importlib import import_module
@@ -11,57 +33,61 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fbft_edge.bundle.manifest import Thresholds
     from fbft_edge.bundle.reading import Bundle, open_bundle
-    from fbft_edge.errors import (
-        ArgumentError,
-        BundleError,
-        CameraError,
-        CommandError,
-        ConfigError,
-        EngineError,
-        FbftError,
-        ImageError,
-        MapError,
-        MessageError,
-        PeerError,
-        PublisherError,
-        RecordingError,
-        TeacherError,
-    )
+    from fbft_edge.cameras.camera import Camera
+    from fbft_edge.config import LineConfig, read_config
+    from fbft_edge.detectors import Detector
+    from fbft_edge.detectors.inspector import Inspector
+    from fbft_edge.errors import FbftError
     from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
+    from fbft_edge.frames.images import read_image
+    from fbft_edge.frames.pixel_format import PixelFormat
+    from fbft_edge.line.assembly import run_line
+    from fbft_edge.messages.header import Health
+    from fbft_edge.messages.published import Observer, Published
     from fbft_edge.messages.reading import Result, decode_message
+    from fbft_edge.sockets.command_client import CommandClient
     from fbft_edge.sockets.subscriber import ResultSubscriber
 
 __all__ = [
-    "ArgumentError",
     "Bundle",
-    "BundleError",
-    "CameraError",
-    "CommandError",
-    "ConfigError",
+    "Camera",
+    "CommandClient",
     "Detection",
-    "EngineError",
+    "Detector",
     "FbftError",
     "Frame",
-    "ImageError",
-    "MapError",
-    "MessageError",
-    "PeerError",
-    "PublisherError",
-    "RecordingError",
+    "Health",
+    "Inspector",
+    "LineConfig",
+    "Observer",
+    "PixelFormat",
+    "Published",
     "Region",
     "Result",
     "ResultSubscriber",
-    "TeacherError",
     "Thresholds",
     "Verdict",
     "decode_message",
     "open_bundle",
+    "read_config",
+    "read_image",
+    "run_line",
 ]
 
 _HOMES = {
     "Bundle": "bundle.reading",
+    "Camera": "cameras.camera",
+    "CommandClient": "sockets.command_client",
     "Detection": "frames.frame",
+    "Detector": "detectors",
+    "FbftError": "errors",
     "Frame": "frames.frame",
+    "Health": "messages.header",
+    "Inspector": "detectors.inspector",
+    "LineConfig": "config",
+    "Observer": "messages.published",
+    "PixelFormat": "frames.pixel_format",
+    "Published": "messages.published",
     "Region": "frames.frame",
     "Result": "messages.reading",
     "ResultSubscriber": "sockets.subscriber",
@@ -69,13 +95,16 @@ _HOMES = {
     "Verdict": "frames.frame",
     "decode_message": "messages.reading",
     "open_bundle": "bundle.reading",
+    "read_config": "config",
+    "read_image": "frames.images",
+    "run_line": "line.assembly",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'fbft_edge' has no attribute {name!r}")
-    return getattr(import_module(f"fbft_edge.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"fbft_edge.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -179,7 +179,7 @@ class Override:
     option: str
 
 
-def read_config(path: Path | None, overrides: Sequence[Override] = ()) -> LineConfig:
+def read_config(path: Path | str | None, overrides: Sequence[Override] = ()) -> LineConfig:
     """Read, override and check a configuration.
 
     Args:
@@ -189,6 +189,7 @@ def read_config(path: Path | None, overrides: Sequence[Override] = ()) -> LineCo
     Raises:
         ConfigError: The file cannot be read, or something in it cannot be used; the message has all problems.
     """
+    path = None if path is None else Path(path)
     contents = {} if path is None else _contents(path)
     options = {}
     for override in overrides:

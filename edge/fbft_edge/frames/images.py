@@ -34,7 +34,7 @@ def image_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def read_image(path: Path) -> Uint8:
+def read_image(path: Path | str) -> Uint8:
     """Read one image.
 
     Gray becomes three equal channels, transparency is dropped, orientation tags are honoured, and 16-bit
@@ -47,7 +47,7 @@ def read_image(path: Path) -> Uint8:
         ImageError: The file cannot be read as an image.
     """
     try:
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+        encoded = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
     return decode_image(encoded, str(path))
