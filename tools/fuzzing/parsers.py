@@ -159,11 +159,11 @@ def _key(folder: Path) -> Parser:
 
 def _command(_: Path) -> Parser:
     """What the command socket does with a request before a handler sees it."""
-    from fbft_edge.sockets.command_server import _encoded, _parsed, _refusal
+    from fbft_edge.sockets.command_format import answer_bytes, refusal, request_from_bytes
 
     def parse(parts: Parts) -> bytes:
-        number, command, _ = _parsed(parts[0])
-        return _encoded(number, _refusal(f"unknown command {command!r}"))
+        number, command, _ = request_from_bytes(parts[0])
+        return answer_bytes(number, refusal(f"unknown command {command!r}"))
 
     return Parser(parse, (ValueError,))
 
@@ -171,9 +171,9 @@ def _command(_: Path) -> Parser:
 def _answer(_: Path) -> Parser:
     """What a client of the command socket does with an answer."""
     from fbft_edge.errors import CommandError
-    from fbft_edge.sockets.command_client import _accepted, _parsed_answer
+    from fbft_edge.sockets.command_client import _accepted, _answer
 
-    return Parser(lambda parts: _accepted(_parsed_answer(parts, "trigger"), "trigger"), (CommandError,))
+    return Parser(lambda parts: _accepted(_answer(parts, "trigger"), "trigger"), (CommandError,))
 
 
 def _config(folder: Path) -> Parser:

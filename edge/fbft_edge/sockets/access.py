@@ -1,6 +1,6 @@
-"""Who may connect to a socket of the line: where it may be bound, which keys are let in, who is sent away again.
+"""Who may connect to a socket: keys in, clients let in, refused, or sent away again out.
 
-Knows nothing about messages.
+Knows nothing about endpoints that are bound or messages that are sent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The command socket's other end: a command in, the line's answer out."""
+"""The command socket's other end: a command in, the line's answer out.
+
+Knows nothing about what a command does.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError, CommandError
 from fbft_edge.names import COMMANDS_ENDPOINT, printable
 from fbft_edge.sockets.access import authenticate
+from fbft_edge.sockets.command_format import (
+    MAX_ANSWER_BYTES,
+    MAX_REQUEST_BYTES,
+    answer_from_bytes,
+    request_bytes,
+)
 from fbft_edge.sockets.endpoints import connect, limit
-
-MAX_REQUEST_BYTES = 4096
-MAX_ANSWER_BYTES = 2**20
 
 
 class CommandClient(Closeable):
@@ -62,7 +67,7 @@ class CommandClient(Closeable):
             CommandError: The line refused, or did not answer in time.
         """
         self._number += 1
-        request = json.dumps({"id": self._number, "command": command, **arguments}, allow_nan=False).encode()
+        request = request_bytes(self._number, command, arguments)
         if len(request) > MAX_REQUEST_BYTES:
             raise CommandError(f"{command}: the request has {len(request)} bytes, {MAX_REQUEST_BYTES} are allowed")
         deadline_s = time.monotonic() + timeout_s
@@ -73,7 +78,7 @@ class CommandClient(Closeable):
             )
         self._socket.send(request)
         while self._socket.poll(_rest_ms(deadline_s)):
-            answer = _parsed_answer(self._socket.recv_multipart(), command)
+            answer = _answer(self._socket.recv_multipart(), command)
             if answer.pop("id", None) == self._number:
                 return _accepted(answer, command)
         raise CommandError(
@@ -91,14 +96,11 @@ def _rest_ms(deadline_s: float) -> int:
     return max(0, round((deadline_s - time.monotonic()) * 1000))
 
 
-def _parsed_answer(frames: list[bytes], command: str) -> dict[str, Any]:
+def _answer(frames: list[bytes], command: str) -> dict[str, Any]:
     try:
-        answer = json.loads(frames[-1])
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise CommandError(f"{command}: what answers is no line of fbft-edge; check the endpoint")
-    return answer
+        return answer_from_bytes(frames[-1])
+    except ValueError:
+        raise CommandError(f"{command}: what answers is no line of fbft-edge; check the endpoint") from None
 
 
 def _accepted(answer: dict[str, Any], command: str) -> dict[str, Any]:

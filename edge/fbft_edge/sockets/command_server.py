@@ -1,17 +1,12 @@
 """The command socket: requests of other programs in, what the line's handlers say to them out.
 
-A request is one flat JSON object in UTF-8 of at most 4 KiB, in one ZeroMQ message (DEALER or REQ):
-
-    {"id": 1, "command": "trigger", "camera": "press-1"}
-
-and its answer is `{"id": 1, "ok": true, ...}` or `{"id": 1, "ok": false, "error": "..."}`. Requests are handled one
-after the other; those of long commands one at a time in a thread of their own, and answered when they are done.
-Knows nothing about what a command does.
+Requests are handled one after the other; those of long commands one at a time in a thread of their own, and answered
+when they are done. What they look like is said in `fbft_edge.sockets.command_format`. Knows nothing about what a
+command does.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -22,13 +17,17 @@ import zmq
 
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import FbftError
-from fbft_edge.names import printable
 from fbft_edge.sockets.access import Connections, CurveServer, Gate, LimitedLog
-from fbft_edge.sockets.command_client import MAX_REQUEST_BYTES
+from fbft_edge.sockets.command_format import (
+    MAX_REQUEST_BYTES,
+    Number,
+    accepted,
+    answer_bytes,
+    refusal,
+    request_from_bytes,
+)
 from fbft_edge.sockets.endpoints import LINGER_MS, bind, check_bind, limit
 
-MAX_MEMBERS = 16
-MAX_INTEGER = 2**53 - 1
 QUEUE_MESSAGES = 16
 ANSWERS_ENDPOINT = "inproc://answers"
 
@@ -41,7 +40,7 @@ _logger = logging.getLogger(__name__)
 class _Request:
     sender: bytes
     delimiter: list[bytes]  # an empty frame from REQ, none from DEALER
-    number: int | str | None
+    number: Number
     command: str
     arguments: Mapping[str, Any]
 
@@ -141,10 +140,10 @@ class CommandServer(Closeable):
             self._count_malformed(f"a request of {len(frames) - 1} frames")
             return
         try:
-            request = _Request(sender, delimiter, *_parsed(body))
+            request = _Request(sender, delimiter, *request_from_bytes(body))
         except ValueError as error:
             self._count_malformed(str(error))
-            self._socket.send_multipart([sender, *delimiter, _encoded(None, _refusal(str(error)))], zmq.NOBLOCK)
+            self._socket.send_multipart([sender, *delimiter, answer_bytes(None, refusal(str(error)))], zmq.NOBLOCK)
             return
         self._dispatch(request)
 
@@ -157,7 +156,7 @@ class CommandServer(Closeable):
             self._answer(request, self._socket, self._outcome(request))
         elif self._long_running:
             reason = f"{self._long_running} is running; ask again when it has ended"
-            self._answer(request, self._socket, _refusal(reason))
+            self._answer(request, self._socket, refusal(reason))
         else:
             self._long_running = request.command
             threading.Thread(
@@ -176,60 +175,19 @@ class CommandServer(Closeable):
 
     def _answer(self, request: _Request, way: zmq.Socket[bytes], outcome: Mapping[str, Any]) -> None:
         try:
-            body = _encoded(request.number, outcome)
+            body = answer_bytes(request.number, outcome)
         except (TypeError, ValueError):
             _logger.exception("command %s: its answer is not JSON", request.command)
-            body = _encoded(request.number, _refusal("internal error"))
+            body = answer_bytes(request.number, refusal("internal error"))
         way.send_multipart([request.sender, *request.delimiter, body], zmq.NOBLOCK)
 
     def _outcome(self, request: _Request) -> Mapping[str, Any]:
         if (handler := self._handlers.get(request.command)) is None:
-            return _refusal(f"unknown command {request.command!r}; there are {', '.join(self._handlers)}")
+            return refusal(f"unknown command {request.command!r}; there are {', '.join(self._handlers)}")
         try:
-            return {**handler(request.arguments), "ok": True}
+            return accepted(handler(request.arguments))
         except FbftError as error:
-            return _refusal(str(error))
+            return refusal(str(error))
         except Exception:
             _logger.exception("command %s failed", request.command)
-            return _refusal("internal error; the line's log says more")
-
-
-def _parsed(body: bytes) -> tuple[int | str | None, str, Mapping[str, Any]]:
-    """Number, command and arguments of a request; ValueError says why it is none."""
-    try:
-        members = json.loads(body.decode(), parse_constant=_refuse_number, object_pairs_hook=_unique_members)
-    except RecursionError:
-        raise ValueError("the request is nested too deeply; it is one flat object") from None
-    except ValueError as error:
-        raise ValueError(f"the request is not JSON in UTF-8 ({printable(str(error))})") from None
-    if not isinstance(members, dict) or len(members) > MAX_MEMBERS or not all(map(_is_plain, members.values())):
-        raise ValueError(
-            f"the request is not an object of at most {MAX_MEMBERS} texts, numbers (to 2^53), true, false or null"
-        )
-    number, command = members.pop("id", None), members.pop("command", None)
-    if not isinstance(number, int | str | None) or not isinstance(command, str):
-        raise ValueError('the request lacks "command", a text, or its "id" is neither a whole number nor a text')
-    return number, command, members
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= MAX_INTEGER)
-
-
-def _refuse_number(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
-    return members
-
-
-def _refusal(reason: str) -> dict[str, Any]:
-    return {"ok": False, "error": printable(reason)}
-
-
-def _encoded(number: int | str | None, outcome: Mapping[str, Any]) -> bytes:
-    return json.dumps({**outcome, "id": number}, allow_nan=False).encode()
+            return refusal("internal error; the line's log says more")

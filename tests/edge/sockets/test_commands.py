@@ -21,8 +21,9 @@ from waiting import wait_until
 
 from fbft_edge.errors import ArgumentError, BundleError, CommandError, PublisherError
 from fbft_edge.sockets.access import CurveServer
-from fbft_edge.sockets.command_client import MAX_REQUEST_BYTES, CommandClient
-from fbft_edge.sockets.command_server import CommandServer, _parsed
+from fbft_edge.sockets.command_client import CommandClient
+from fbft_edge.sockets.command_format import MAX_REQUEST_BYTES, request_from_bytes
+from fbft_edge.sockets.command_server import CommandServer
 from fbft_edge.sockets.keys import write_key_pair
 
 DEADLINE_S = 30
@@ -159,7 +160,7 @@ def test_what_is_no_request_is_answered_counted_and_carried_out_never(
 @settings(max_examples=200, deadline=None)
 def test_a_request_is_parsed_or_refused_with_a_value_error(body: bytes) -> None:
     with contextlib.suppress(ValueError):
-        assert isinstance(_parsed(body)[1], str)
+        assert isinstance(request_from_bytes(body)[1], str)
 
 
 def test_a_request_of_many_frames_is_dropped_and_counted(server: CommandServer, client: CommandClient) -> None:
