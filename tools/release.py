@@ -91,8 +91,8 @@ def refusals(root: Path, version: str | None) -> list[str]:
     """Why a checkout cannot be released, each with its remedy; `version` stands for the changelog's newest heading."""
     reasons = []
     if changed := _git(root, "status", "--porcelain").splitlines():
-        first = changed[0][3:]
-        reasons.append(f"{len(changed)} files are not as committed, {first} among them; commit or remove them")
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        reasons.append(f"not as committed: {changed[0][3:]}{more}; commit or remove it")
     if (branch := _git(root, "branch", "--show-current")) != BRANCH:
         reasons.append(f"the branch is {branch or 'none'}, releases are made on {BRANCH}; git switch {BRANCH}")
     ours, newest = _project(root)["version"], newest_heading((root / "CHANGELOG.md").read_text(encoding="utf-8"))
