@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 SCORE = "score"
-STATISTICS = ("level", "red", "blue", "sharpness", "contrast", SCORE)
+STATISTICS = ("level", "red", "blue", "sharpness", "contrast", SCORE)  # causes before consequences
 
 _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 _Limit = Annotated[float, Meta(ge=-1e6, le=1e6)]

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fbft_edge.bundle.nominal_statistics import SCORE, Reference
+from fbft_edge.bundle.nominal_statistics import SCORE, STATISTICS, Reference
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Frame, Verdict
 from fbft_edge.frames.statistics import picture_statistics
@@ -26,7 +26,7 @@ FALSE_ALARM_RATE = 1e-4
 LEAST_SHARE = 0.25
 MARGIN = 0.02
 
-_NAMES = {
+WORDS = {  # what has changed, and what to check then
     "level": ("mean level", "light and exposure"),
     "red": ("share of red", "white balance and the light's colour"),
     "blue": ("share of blue", "white balance and the light's colour"),
@@ -223,7 +223,8 @@ class _Comparison:
 
 def _advice(readings: Mapping[str, Mapping[str, Reading]]) -> str | None:
     """The first alarm in words, causes before consequences."""
-    for name, (title, remedy) in _NAMES.items():
+    for name in STATISTICS:
+        title, remedy = WORDS[name]
         for camera, of_camera in readings.items():
             reading = of_camera.get(name)
             if reading is not None and reading.is_alarm:

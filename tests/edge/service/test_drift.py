@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from waiting import wait_until
 
 from fbft_edge.bundle.manifest import TileGeometry
-from fbft_edge.bundle.nominal_statistics import SCORE, Reference, nominal_statistics
+from fbft_edge.bundle.nominal_statistics import SCORE, STATISTICS, Reference, nominal_statistics
 from fbft_edge.bundle.notes import Notes, notes_from_json, notes_to_json
 from fbft_edge.bundle.reading import MANIFEST, Bundle, TeacherIdentity, open_bundle
 from fbft_edge.bundle.sealing import seal_bundle
@@ -30,7 +30,7 @@ from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
 from fbft_edge.messages.published import Inspected, Published
 from fbft_edge.messages.writing import MessageWriter, encode_detection
-from fbft_edge.service.drift import DriftMonitor, Window, alarm_count
+from fbft_edge.service.drift import WORDS, DriftMonitor, Window, alarm_count
 from fbft_edge.synthetic import render_part
 
 SIZE = (140, 182)
@@ -376,3 +376,8 @@ def test_what_calibration_stores_is_read_back(values: list[float]) -> None:
 def test_a_window_out_of_its_range_is_refused(window: int) -> None:
     with pytest.raises(ArgumentError, match=str(window)):
         DriftMonitor({}, window)
+
+
+def test_all_that_is_measured_of_a_picture_is_stored_watched_and_has_its_words() -> None:
+    measured = {*picture_statistics(PARTS[0]), SCORE}
+    assert (set(STATISTICS), set(WORDS)) == (measured, measured)
