@@ -17,6 +17,8 @@ from fbft_edge.synthetic import render_part
 if TYPE_CHECKING:
     from fbft_export.graph import PatchDistanceModel
 
+pytest_plugins = ("quick",)
+
 SMALL_SIZE = (140, 182)
 NUM_PARTS = 12
 
