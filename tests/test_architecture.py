@@ -78,3 +78,10 @@ def test_no_file_stands_at_the_top_that_a_stranger_would_not_look_for() -> None:
         ".ci",
     }
     assert top <= expected | {"edge", "export", "calibration", "tests", "tools", "docs"}
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=lambda value: getattr(value, "name", value))
+def test_json_is_parsed_in_one_place(package: str, path: Path) -> None:
+    """Where a member that stands twice, NaN and too deep a nesting are refused."""
+    parsers = re.findall(r"\bjson\.(?:load|loads|decode|JSONDecoder)\b", path.read_text(encoding="utf-8"))
+    assert not parsers or path.name == "strict_json.py"

@@ -1,6 +1,6 @@
 """JSON of other programs, read strictly: bytes in, typed and bounded values out.
 
-Every function raises `ValueError` on anything else. Knows nothing about files.
+The only place that parses JSON from outside. Knows nothing about files.
 """
 
 from __future__ import annotations
@@ -46,30 +46,12 @@ def typed(value: Any, kind: type[_T]) -> _T:
         raise ValueError(one_line(str(error))) from None
 
 
-def text(value: Any) -> str:
-    """A string."""
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, found {value!r:.80}")
-    return value
-
-
-def integer(value: Any, low: int, high: int) -> int:
-    """A whole number from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"expected a whole number from {low} to {high}, found {value!r:.80}")
-    return value
-
-
-def number(value: Any, low: float, high: float) -> float:
-    """A number from `low` to `high`; never NaN."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise ValueError(f"expected a number from {low:g} to {high:g}, found {value!r:.80}")
-    return float(value)
-
-
 def members(value: Any) -> dict[str, Any]:
-    """A JSON object."""
+    """A JSON object.
+
+    Raises:
+        ValueError: It is something else.
+    """
     if not isinstance(value, dict):
         raise ValueError(f"expected an object, found {value!r:.80}")
     return value

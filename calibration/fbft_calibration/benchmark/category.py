@@ -6,7 +6,6 @@ What an earlier run has finished is kept. Knows nothing about the other categori
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import statistics
 import time
@@ -35,6 +34,7 @@ from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
 from fbft_edge.frames.pixel_format import layout_of
 from fbft_edge.progress import Progress
+from fbft_edge.strict_json import json_from_bytes
 
 _FIT = "fit.json"
 _SHOWN = 3
@@ -125,7 +125,7 @@ def _fitted(category: Category, folder: Path, settings: BenchmarkSettings, progr
     wanted = {"settings": settings.of_fit(), "nominal_sha256": nominal_sha256(category)}
     if note.is_file() and path.is_dir():
         with contextlib.suppress(ValueError, KeyError, BundleError):
-            known = json.loads(note.read_text(encoding="utf-8"))
+            known = json_from_bytes(note.read_bytes())
             bundle = open_bundle(path)
             if known["wanted"] == wanted and known["bundle_sha256"] == bundle.sha256:
                 progress.say(f"kept: {path} is complete")

@@ -19,6 +19,7 @@ from typing import Any
 import fbft_edge
 from fbft_edge.detectors.host import native_precision, openvino_core
 from fbft_edge.errors import ArgumentError
+from fbft_edge.strict_json import json_from_bytes
 
 SCHEMA = "fbft.benchmark/1"
 SUMMARY = "summary"
@@ -169,7 +170,7 @@ def read_result(path: Path) -> CategoryResult:
         ArgumentError: The file is not what `write_result` writes.
     """
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = json_from_bytes(path.read_bytes())
         if contents.pop("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA!r}")
         images = tuple(InspectedImage(**image) for image in contents.pop("images"))

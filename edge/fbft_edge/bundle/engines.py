@@ -1,4 +1,4 @@
-"""What is known about one engine of a bundle: its JSON sidecar in, checked values out, and back.
+"""What is known about one engine of a bundle: its JSON sidecar in, typed and bounded values out, and back.
 
 Knows nothing about how engines are built or run.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle
 from fbft_edge.errors import BundleError
 from fbft_edge.plain_file import read_plain
-from fbft_edge.strict_json import integer, json_from_bytes, members, number, text
+from fbft_edge.strict_json import json_from_bytes, members, typed
 
 _MAX_SIDECAR_BYTES = 1 << 20
+_Batch = Annotated[int, Meta(ge=1, le=1 << 20)]
+_Difference = Annotated[float, Meta(ge=0, le=1e30)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,10 @@ class Sidecar:
     precision: str
     graph_sha256: str
     plan: str | None = None
-    batches: tuple[int, int, int] | None = None
-    build_s: float | None = None
-    memory_bytes: Mapping[str, int] = field(default_factory=dict)
-    parity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    batches: tuple[_Batch, _Batch, _Batch] | None = None
+    build_s: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    memory_bytes: Mapping[str, Annotated[int, Meta(ge=0, le=1 << 60)]] = field(default_factory=dict)
+    parity: Mapping[str, Mapping[str, _Difference]] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -90,48 +94,17 @@ def write_sidecar(draft: Bundle, sidecar: Sidecar) -> Bundle:
 def _read(bundle: Bundle, name: str) -> Sidecar:
     path = bundle.file(name)
     try:
-        return _from_contents(Path(name).stem, members(json_from_bytes(read_plain(path, _MAX_SIDECAR_BYTES))))
+        return _from_contents(Path(name).stem, json_from_bytes(read_plain(path, _MAX_SIDECAR_BYTES)))
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; run fbft-export again") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(
-            f"{path} is not a valid sidecar ({type(error).__name__}: {error!s:.200}); run fbft-export again"
-        ) from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not a valid sidecar ({error!s:.200}); run fbft-export again") from error
 
 
-def _from_contents(name: str, contents: dict[str, Any]) -> Sidecar:
-    plan, batches, build_s = contents["plan"], contents["batches"], contents["build_s"]
-    return Sidecar(
-        name=name,
-        runtime=text(contents["runtime"]),
-        version=text(contents["version"]),
-        targets=tuple(text(target) for target in _items(contents["targets"])),
-        precision=text(contents["precision"]),
-        graph_sha256=text(contents["graph_sha256"]),
-        plan=None if plan is None else _file_name(plan),
-        batches=None if batches is None else _batches(batches),
-        build_s=None if build_s is None else number(build_s, 0, 1e9),
-        memory_bytes={key: integer(value, 0, 1 << 60) for key, value in members(contents["memory_bytes"]).items()},
-        parity={
-            place: {key: number(value, 0, 1e30) for key, value in members(figures).items()}
-            for place, figures in members(contents["parity"]).items()
-        },
-    )
-
-
-def _items(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"expected a list, found {value!r:.80}")
-    return value
-
-
-def _batches(value: Any) -> tuple[int, int, int]:
-    least, best, most = (integer(batch, 1, 1 << 20) for batch in _items(value))
-    return least, best, most
-
-
-def _file_name(value: Any) -> str:
-    name = text(value)
-    if not name or Path(name).name != name:
-        raise ValueError(f"{name!r} is not a plain file name")
-    return name
+def _from_contents(name: str, contents: Any) -> Sidecar:
+    sidecar = typed({**members(contents), "name": name}, Sidecar)
+    if missing := [member.name for member in fields(Sidecar) if member.name not in {*contents, "name"}]:
+        raise ValueError(f"it lacks {missing[0]}")
+    if sidecar.plan is not None and (not sidecar.plan or Path(sidecar.plan).name != sidecar.plan):
+        raise ValueError(f"{sidecar.plan!r:.80} is not a plain file name")
+    return sidecar

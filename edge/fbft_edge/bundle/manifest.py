@@ -1,17 +1,31 @@
-"""What `bundle.json` says, read strictly: JSON in, checked values out.
+"""What `bundle.json` says: JSON in, typed and bounded values out.
 
-Every function raises `ValueError` (or `KeyError` for a missing member) on anything that a sealed bundle cannot
-hold. Knows nothing about files.
+Every value stands here with its bounds, but for those in `notes`, which stand in `fbft_edge.bundle.notes`. Knows
+nothing about files.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fbft_edge.strict_json import integer, members, number, text
+from msgspec import Meta
+
+from fbft_edge.strict_json import members, typed
+
+SCHEMA = "fbft.bundle/1"
+
+_MAX_SIDE_PX = 65_536
+_MAX_NAME_LENGTH = 1000
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+
+_Length = Annotated[int, Meta(ge=1, le=_MAX_SIDE_PX)]
+_Count = Annotated[int, Meta(ge=0, le=_MAX_SIDE_PX)]
+_Distance = Annotated[float, Meta(ge=0, le=4)]  # a patch's: the product of two in [0, 2]
+_Rate = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +39,15 @@ class TileGeometry:
         scale: Frames are resized by this factor before they are cut; 1 keeps the camera's pixels.
     """
 
-    tile_px: int
-    patch_px: int
-    overlap_patches: int
-    scale: float = 1.0
+    tile_px: _Length
+    patch_px: _Length
+    overlap_patches: _Count
+    scale: Annotated[float, Meta(ge=1e-3, le=16)] = 1.0
 
     @property
     def tile_patches(self) -> int:
         """Patches along a tile's side."""
         return self.tile_px // self.patch_px
-
-
-_MAX_SIDE_PX = 65_536
-_MAX_NAME_LENGTH = 1000
-_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +56,8 @@ class TeacherIdentity:
 
     name: str
     weights_sha256: str
-    embed_dim: int
-    blocks: tuple[int, int]
+    embed_dim: Annotated[int, Meta(ge=1, le=1 << 20)]
+    blocks: tuple[_Count, _Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,88 +78,59 @@ class Thresholds:
             before there was one, whose regions end at `pixel`.
     """
 
-    image: float
-    pixel: float
-    requested_rate: float
-    supported_rate: float
-    upper_rate: float
-    num_images: int
-    outline: float | None = None
+    image: _Distance
+    pixel: _Distance
+    requested_rate: _Rate
+    supported_rate: _Rate
+    upper_rate: _Rate
+    num_images: Annotated[int, Meta(ge=1, le=1 << 40)]
+    outline: _Distance | None = None
 
 
-# Of a bundle before calibration.
+# Of a bundle before calibration; no manifest can state it.
 NOTHING_FLAGGED = Thresholds(math.inf, math.inf, requested_rate=0, supported_rate=0, upper_rate=0, num_images=0)
 
 
-def teacher_from_json(value: Any) -> TeacherIdentity:
-    """The member `teacher`."""
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The members of `bundle.json`; see `fbft_edge.bundle.reading.Bundle`.
+
+    Attributes:
+        notes: As they stand there; `fbft_edge.bundle.notes` reads them.
+    """
+
+    schema: str
+    product: str
+    created: str
+    teacher: TeacherIdentity
+    tile: TileGeometry
+    frame_sizes: tuple[tuple[_Length, _Length], ...]
+    thresholds: Thresholds | None
+    notes: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+def manifest_from_json(value: Any) -> Manifest:
+    """What `bundle.json` holds.
+
+    Raises:
+        ValueError: A sealed bundle cannot hold that.
+    """
     contents = members(value)
-    j, k = _pair(contents["blocks"], 0)
+    if (schema := contents.get("schema")) != SCHEMA:
+        raise ValueError(f"schema {schema!r:.80}, this version reads {SCHEMA!r}")
+    manifest = typed(contents, Manifest)
+    if "scale" not in contents["tile"]:
+        raise ValueError("tile lacks its scale")
+    j, k = manifest.teacher.blocks
     if j >= k:
         raise ValueError(f"blocks {j} and {k} are not in order")
-    return TeacherIdentity(
-        name=text(contents["name"]),
-        weights_sha256=text(contents["weights_sha256"]),
-        embed_dim=integer(contents["embed_dim"], 1, 1 << 20),
-        blocks=(j, k),
-    )
-
-
-def tile_from_json(value: Any) -> TileGeometry:
-    """The member `tile`."""
-    contents = members(value)
-    tile = TileGeometry(
-        tile_px=integer(contents["tile_px"], 1, _MAX_SIDE_PX),
-        patch_px=integer(contents["patch_px"], 1, _MAX_SIDE_PX),
-        overlap_patches=integer(contents["overlap_patches"], 0, _MAX_SIDE_PX),
-        scale=number(contents["scale"], 1e-3, 16),
-    )
+    tile = manifest.tile
     if tile.tile_px % tile.patch_px or tile.overlap_patches >= tile.tile_patches:
         raise ValueError(f"{tile} does not fit together")
-    return tile
-
-
-def frame_sizes_from_json(value: Any) -> tuple[tuple[int, int], ...]:
-    """The member `frame_sizes`."""
-    if not isinstance(value, list):
-        raise ValueError(f"expected a list of sizes, found {value!r:.80}")
-    return tuple(_pair(size, 1) for size in value)
-
-
-def thresholds_from_json(value: Any) -> Thresholds | None:
-    """The member `thresholds`; null before calibration."""
-    if value is None:
-        return None
-    contents = members(value)
-    return Thresholds(
-        image=number(contents["image"], 0, 4),
-        pixel=number(contents["pixel"], 0, 4),
-        requested_rate=number(contents["requested_rate"], 0, 1),
-        supported_rate=number(contents["supported_rate"], 0, 1),
-        upper_rate=number(contents["upper_rate"], 0, 1),
-        num_images=integer(contents["num_images"], 1, 1 << 40),
-        outline=None if contents.get("outline") is None else number(contents["outline"], 0, 4),
-    )
-
-
-def files_from_json(value: Any) -> dict[str, str]:
-    """The member `files`: relative path to SHA-256."""
-    return {_printable(name): _digest(digest) for name, digest in members(value).items()}
-
-
-def _pair(value: Any, low: int) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"expected two whole numbers, found {value!r:.80}")
-    return integer(value[0], low, _MAX_SIDE_PX), integer(value[1], low, _MAX_SIDE_PX)
-
-
-def _printable(name: str) -> str:
-    if not (name.isprintable() and len(name) <= _MAX_NAME_LENGTH):
-        raise ValueError(f"{name!r:.80} is not a file name of at most {_MAX_NAME_LENGTH} printable characters")
-    return name
-
-
-def _digest(value: Any) -> str:
-    if not _SHA256.fullmatch(text(value)):
-        raise ValueError(f"{value!r:.80} is not a SHA-256 in hexadecimal")
-    return str(value)
+    for name, digest in manifest.files.items():
+        if not (name.isprintable() and len(name) <= _MAX_NAME_LENGTH):
+            raise ValueError(f"{name!r:.80} is not a file name of at most {_MAX_NAME_LENGTH} printable characters")
+        if not _SHA256.fullmatch(digest):
+            raise ValueError(f"{digest!r:.80} is not a SHA-256 in hexadecimal")
+    return manifest

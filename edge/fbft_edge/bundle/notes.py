@@ -73,7 +73,10 @@ def notes_from_json(value: Any) -> Notes:
         ValueError: It holds what calibration never writes.
     """
     contents = members(value)
-    notes = typed({name: member for name, member in contents.items() if name in _KNOWN}, Notes)
+    try:
+        notes = typed({name: member for name, member in contents.items() if name in _KNOWN}, Notes)
+    except ValueError as error:
+        raise ValueError(f"notes: {error}") from None
     if len(notes.calibration.score) != len(notes.calibration.peak):
         raise ValueError("calibration has not as many scores as peaks")
     for name, reference in notes.nominal_statistics.items():

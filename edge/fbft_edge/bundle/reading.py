@@ -13,25 +13,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from fbft_edge.bundle.manifest import (
-    TeacherIdentity,
-    Thresholds,
-    TileGeometry,
-    files_from_json,
-    frame_sizes_from_json,
-    teacher_from_json,
-    thresholds_from_json,
-    tile_from_json,
-)
+from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry, manifest_from_json
 from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
-from fbft_edge.strict_json import json_from_bytes, members, text
+from fbft_edge.strict_json import json_from_bytes
 
-SCHEMA = "fbft.bundle/1"
 MANIFEST = "bundle.json"
 SIGNATURE = "bundle.json.sig"
 GRAPH = "model.onnx"
@@ -221,25 +211,21 @@ def require_same(file: Path, found: str, expected: str) -> None:
 
 def _parse(path: Path, raw: bytes) -> Bundle:
     try:
-        return _from_contents(path, members(json_from_bytes(raw)), hashlib.sha256(raw).hexdigest())
-    except (ValueError, KeyError, RecursionError) as error:
+        manifest = manifest_from_json(json_from_bytes(raw))
+        notes = notes_from_json(manifest.notes)
+    except ValueError as error:
         raise BundleError(
-            f"{path / MANIFEST} is not a valid manifest ({type(error).__name__}: {error!s:.200}); copy the bundle again"
+            f"{path / MANIFEST} is not a valid manifest ({error!s:.200}); copy the bundle again, or fit it again"
         ) from error
-
-
-def _from_contents(path: Path, contents: dict[str, Any], sha256: str) -> Bundle:
-    if contents["schema"] != SCHEMA:
-        raise ValueError(f"schema {contents['schema']!r}, this version reads {SCHEMA!r}")
     return Bundle(
         path=path,
-        product=text(contents["product"]),
-        created=text(contents["created"]),
-        teacher=teacher_from_json(contents["teacher"]),
-        tile=tile_from_json(contents["tile"]),
-        frame_sizes=frame_sizes_from_json(contents["frame_sizes"]),
-        thresholds=thresholds_from_json(contents["thresholds"]),
-        notes=notes_from_json(contents["notes"]),
-        files=files_from_json(contents["files"]),
-        sha256=sha256,
+        product=manifest.product,
+        created=manifest.created,
+        teacher=manifest.teacher,
+        tile=manifest.tile,
+        frame_sizes=manifest.frame_sizes,
+        thresholds=manifest.thresholds,
+        notes=notes,
+        files=manifest.files,
+        sha256=hashlib.sha256(raw).hexdigest(),
     )

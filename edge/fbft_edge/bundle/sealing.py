@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from fbft_edge.bundle.manifest import SCHEMA
 from fbft_edge.bundle.notes import notes_to_json
 from fbft_edge.bundle.reading import (
     MANIFEST,
-    SCHEMA,
     SIGNATURE,
     Bundle,
     open_bundle,

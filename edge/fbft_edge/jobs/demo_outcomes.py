@@ -5,7 +5,6 @@ Knows nothing about how a frame is inspected.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fbft_edge.frames.frame import Detection, Region, Uint8, Verdict
 from fbft_edge.frames.images import read_image
 from fbft_edge.jobs.demo_parts import DEFECT_SIZES_PX, DemoPart
 from fbft_edge.jobs.results_file import RESULTS
+from fbft_edge.strict_json import json_from_bytes
 
 _PATCH_PX = 14
 
@@ -43,8 +43,10 @@ class Outcome:
 
 def read_outcomes(folder: Path, parts: Sequence[DemoPart]) -> list[Outcome]:
     """Read back what `inspect` wrote about the parts, in their order."""
-    lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
-    return [Outcome(part, _read_detection(folder, json.loads(line))) for part, line in zip(parts, lines, strict=True)]
+    lines = (folder / RESULTS).read_bytes().splitlines()
+    return [
+        Outcome(part, _read_detection(folder, json_from_bytes(line))) for part, line in zip(parts, lines, strict=True)
+    ]
 
 
 def _read_detection(folder: Path, line: dict[str, Any]) -> Detection:

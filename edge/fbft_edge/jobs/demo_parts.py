@@ -14,6 +14,7 @@ from pathlib import Path
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.images import write_image
 from fbft_edge.progress import SILENT, Progress
+from fbft_edge.strict_json import json_from_bytes
 from fbft_edge.synthetic import GENERATOR_VERSION, render_part
 
 DEFECT_SIZES_PX = (3, 5, 8, 12, 20, 40)
@@ -80,7 +81,7 @@ def write_stamp(out: Path, parts: Sequence[DemoPart]) -> None:
 def stamped_parts(out: Path) -> list[DemoPart] | None:
     """The test parts in `out`; None when they or the bundle are of another version, or not complete."""
     try:
-        contents = json.loads((out / _STAMP).read_text(encoding="utf-8"))
+        contents = json_from_bytes((out / _STAMP).read_bytes())
         parts = [DemoPart(**{**part, "box_xyxy": tuple(part["box_xyxy"])}) for part in contents.pop("parts")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -6,7 +6,6 @@ and counted; messages never wait. Knows nothing about cameras, detectors or sock
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -26,6 +25,7 @@ from fbft_edge.ranges import NOMINAL_EVERY, RECORDINGS_DAYS, RECORDINGS_GIB
 from fbft_edge.recording.folder import RecordingFolder
 from fbft_edge.recording.recordings import Place, place_of, recording_files
 from fbft_edge.recording.retention import DAY_NS, Retention
+from fbft_edge.strict_json import json_from_bytes
 
 QUEUE_BYTES = 256 << 20
 RETRY_S = 5.0
@@ -103,7 +103,7 @@ class _Waiting:
 
     def encoded(self, engine: str) -> tuple[Place, dict[str, bytes]]:
         """Where the recording goes, and its files."""
-        header = json.loads(self.header)
+        header = json_from_bytes(self.header)
         place = place_of(self.frame, self.is_anomalous, header["session"], header["sequence"])
         return place, recording_files(self.frame, self.mask, self.topic, self.header, engine)
 

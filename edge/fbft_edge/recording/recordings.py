@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
 from fbft_edge.errors import FbftError, RecordingError
 from fbft_edge.frames.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels
-from fbft_edge.messages.header import MAX_SIDE_PX
+from fbft_edge.messages.header import Header
 from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
 from fbft_edge.messages.writing import encode_mask
 from fbft_edge.names import NAME_PATTERN
 from fbft_edge.plain_file import read_plain
+from fbft_edge.strict_json import json_from_bytes, members, typed
 
 SCHEMA = "fbft.recording/1"
 FRAME_FILE = "frame.png"
@@ -87,6 +89,16 @@ class Recording:
     result: Result
     detection: Detection
     engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What `recording.json` says; the header is that of the message."""
+
+    topic: str
+    pixel_format: str
+    engine: str
+    header: Header
 
 
 def is_place(date: str, camera: str, name: str) -> bool:
@@ -167,14 +179,14 @@ def read_recording(path: Path) -> Recording:
         RecordingError: A file is missing, damaged or contradicts another.
     """
     try:
-        about = _object(json.loads(read_plain(path / ABOUT_FILE, 2 * MAX_HEADER_BYTES, follow=True)))
-        if about["schema"] != SCHEMA:
-            raise RecordingError(f"schema {about['schema']!r:.40}, this version reads {SCHEMA!r}")
-        size = _stated_size(about["header"])
+        about = _read_about(path / ABOUT_FILE)
+        if about.header.mask is None:
+            raise RecordingError("its header is about no frame")
+        size = about.header.mask.height, about.header.mask.width
         mask = np.asarray(_decoded(read_plain(path / MASK_FILE, MAX_MASK_BYTES, follow=True), *size) > 0)
-        header = json.dumps(about["header"]).encode()
-        result = decode_message([str(about["topic"]).encode(), header, encode_mask(mask)])
-        pixel_format = _pixel_format(about["pixel_format"])
+        header = msgspec.json.encode(about.header)
+        result = decode_message([about.topic.encode(), header, encode_mask(mask)])
+        pixel_format = _pixel_format(about.pixel_format)
         pixels = decoded_pixels(read_plain(path / FRAME_FILE, MAX_FRAME_BYTES, follow=True), pixel_format, size)
         if result.frame_id is None or result.captured_ns is None or result.score is None:
             raise RecordingError("its header is about no frame")
@@ -182,10 +194,9 @@ def read_recording(path: Path) -> Recording:
         peak = max((region.peak for region in result.regions), default=0.0)
         is_anomalous = result.verdict is Verdict.ANOMALOUS
         detection = Detection(result.score, peak, mask, result.regions, is_anomalous)
-        return Recording(path, frame, result, detection, str(about["engine"]))
-    except (FbftError, OSError, ValueError, KeyError, RecursionError) as error:
-        cause = f"no member {error}" if isinstance(error, KeyError) else str(error)
-        raise RecordingError(f"{path} is not a whole recording: {cause}; remove it, or copy it again") from error
+        return Recording(path, frame, result, detection, about.engine)
+    except (FbftError, OSError, ValueError) as error:
+        raise RecordingError(f"{path} is not a whole recording: {error}; remove it, or copy it again") from error
 
 
 def _swapped(pixels: Pixels) -> Uint8:
@@ -216,26 +227,15 @@ def _decoded(encoded: bytes, rows: int, columns: int) -> Pixels:
     return np.asarray(pixels)
 
 
-def _stated_size(header: Any) -> tuple[int, int]:
-    """Height and width of the mask, and so of the frame, that a header which is not checked yet is about."""
-    shape = _object(header)["mask"]
-    if shape is None:
-        raise RecordingError("its header is about no frame")
-    height, width = _object(shape)["height"], _object(shape)["width"]
-    for side in (height, width):
-        if type(side) is not int or not 1 <= side <= MAX_SIDE_PX:
-            raise RecordingError(f"its header states a side of {side!r:.40} pixels, at most {MAX_SIDE_PX} are read")
-    return height, width
+def _read_about(file: Path) -> _About:
+    contents = members(json_from_bytes(read_plain(file, 2 * MAX_HEADER_BYTES, follow=True)))
+    if (schema := contents.get("schema")) != SCHEMA:
+        raise RecordingError(f"schema {schema!r:.40}, this version reads {SCHEMA!r}")
+    return typed(contents, _About)
 
 
-def _pixel_format(value: Any) -> PixelFormat:
+def _pixel_format(value: str) -> PixelFormat:
     try:
         return PixelFormat(value)
     except ValueError:
         raise RecordingError(f"pixel format {value!r:.40}, this version reads {', '.join(PixelFormat)}") from None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise RecordingError(f"{ABOUT_FILE} has {value!r:.40} in the place of an object")
-    return value

@@ -7,21 +7,29 @@ Knows nothing about devices: `frame_kernels` says what to launch, `device_frames
 from __future__ import annotations
 
 import hashlib
-import json
-import re
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.errors import BundleError, EngineError
-from fbft_edge.strict_json import members, text
+from fbft_edge.strict_json import json_from_bytes, typed
 
 SOURCES = ("frame_to_tiles", "map_and_mask", "score")
 KERNELS = "kernels"
 KERNELS_MANIFEST = f"{KERNELS}/kernels.json"
 # Code for these runs on no other member of its family, nor theirs on it.
 _EXACT_TARGETS = ("sm_87", "sm_101", "sm_110")
-_TARGET = re.compile("sm_[0-9]{2,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What `kernels.json` says."""
+
+    sources_sha256: str
+    targets: tuple[Annotated[str, Meta(pattern=r"\Asm_[0-9]{2,3}\Z")], ...]
 
 
 def source_text(name: str) -> str:
@@ -79,13 +87,10 @@ def kernel_targets(bundle: Bundle) -> list[str]:
         return []
     path = bundle.file(KERNELS_MANIFEST)
     try:
-        contents = members(json.loads(path.read_text(encoding="utf-8")))
-        targets = [_target(value) for value in contents["targets"]]
-        return targets if text(contents["sources_sha256"]) == sources_sha256() else []
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(
-            f"{path} is not valid ({type(error).__name__}: {error!s:.200}); run fbft-export again"
-        ) from error
+        compiled = typed(json_from_bytes(path.read_bytes()), _Compiled)
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid ({error!s:.200}); run fbft-export again") from error
+    return list(compiled.targets) if compiled.sources_sha256 == sources_sha256() else []
 
 
 def fitting_target(target: str, offered: list[str]) -> str | None:
@@ -100,10 +105,3 @@ def fitting_target(target: str, offered: list[str]) -> str | None:
 
 def _remedy(bundle: Bundle, target: str) -> str:
     return f"run fbft-export {bundle.path} with --target {target}, on any machine"
-
-
-def _target(value: Any) -> str:
-    name = text(value)
-    if not _TARGET.fullmatch(name):
-        raise ValueError(f"{name!r:.80} is not a target")
-    return name
