@@ -160,7 +160,9 @@ def _replay(args: argparse.Namespace) -> int:
     from fbft_edge.jobs.replay import replay
     from fbft_edge.jobs.replay_results import write_results
 
-    options = {"sharpen": args.sharpen, "progress": TerminalProgress()}
-    summary = write_results(replay(args.recordings, args.bundle, args.engine, args.tolerance, **options), args.out)
+    replayed = replay(
+        *(args.recordings, args.bundle, args.engine, args.tolerance), sharpen=args.sharpen, progress=TerminalProgress()
+    )
+    summary = write_results(replayed, args.out)
     show_replay(summary, args.out, Console(highlight=False))
     return summary.exit_status
