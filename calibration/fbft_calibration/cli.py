@@ -1,7 +1,7 @@
 """The command `fbft-calibrate`: nominal images in, a bundle out; a data set in, figures and a report out.
 
 Knows nothing beyond its arguments; the work is done in `fbft_calibration.fitting.bundling` and
-`fbft_calibration.benchmark`.
+`fbft_calibration.benchmark`, which are loaded when a command runs.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from fbft_calibration.out_folder import make_out_folder
+from fbft_edge.cli.commands import command_parser
 from fbft_edge.cli.exit_status import exit_status
-from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
-from fbft_edge.frames.images import image_paths
-from fbft_edge.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from fbft_calibration.benchmark.settings import BenchmarkSettings
+    from fbft_calibration.data.layouts import Category
     from fbft_calibration.fitting.bundling import BundleSettings
+    from fbft_calibration.refinement.command import Refined
+    from fbft_edge.progress import Progress
 
 _RESULTS = Path("benchmarks")
 # What `benchmark --preset` puts in the place of the fit options' defaults; docs/benchmark.md says what still differs.
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; what is given wins over the preset, and that over the options' defaults."""
-    args = _parser().parse_args(argv)
+    args = command_line().parse_args(argv)
     preset = _PRESETS[getattr(args, "preset", "default")]
-    return _parser(preset).parse_args(argv) if preset else args
+    return command_line(preset).parse_args(argv) if preset else args
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -61,23 +62,25 @@ def _run(args: argparse.Namespace) -> int:
     return int(args.command(args))
 
 
-def _parser(preset: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fbft-calibrate", description="Learn what a good part looks like.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fbft-edge')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_fit(commands)
-    _add_threshold(commands)
-    _add_benchmark(commands, preset or {})
-    _add_refine(commands)
-    return parser
-
-
-def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "fit",
-        help="make a bundle from a folder of nominal images",
-        description="Fit the students, export the graph and find thresholds; a few dozen images serve well.",
+def command_line(preset: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; a preset is what takes the place of the defaults of `benchmark`."""
+    return command_parser(
+        "fbft-calibrate",
+        "Learn what a good part looks like.",
+        {
+            "fit": (_add_fit, "make a bundle from a folder of nominal images"),
+            "threshold": (_add_threshold, "find new thresholds on a folder of nominal images"),
+            "benchmark": (
+                partial(_add_benchmark, preset=preset or {}),
+                "fit and measure every category of a data set: how small a defect is found?",
+            ),
+            "refine": (_add_refine, "redraw the masks of image files to the pixel"),
+        },
     )
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Fit the students, export the graph and find thresholds; a few dozen images serve well."
     add = parser.add_argument
     add("folder", type=Path, metavar="NOMINAL_DIR", help="images of good parts, directly inside")
     add("--out", type=Path, required=True, metavar="B", help="the bundle to make, NAME.fbft")
@@ -102,11 +105,9 @@ def _add_fit_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("--seed", type=int, default=0, help="default: %(default)s")
 
 
-def _add_threshold(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "threshold",
-        help="find new thresholds on a folder of nominal images",
-        description="Split-conformal thresholds at a stated false-alarm rate; images that were fitted on are left out.",
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Split-conformal thresholds at a stated false-alarm rate; images that were fitted on are left out."
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="B")
@@ -116,14 +117,12 @@ def _add_threshold(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(command=_threshold)
 
 
-def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser], preset: Mapping[str, Any]) -> None:
-    parser = commands.add_parser(
-        "benchmark",
-        help="fit and measure every category of a data set: how small a defect is found?",
-        description="Fit a bundle for every category, inspect its test images, and write figures, pictures and a "
+def _add_benchmark(parser: argparse.ArgumentParser, preset: Mapping[str, Any]) -> None:
+    parser.description = (
+        "Fit a bundle for every category, inspect its test images, and write figures, pictures and a "
         "report. Layouts: MVTec AD, MVTec AD 2, VisA, BTAD, MPDD, and folders train/good, test/TYPE, "
         "ground_truth/TYPE. Run again with the same settings, it goes on where it was interrupted. Peers are other "
-        "methods, by anomalib, on the same images.",
+        "methods, by anomalib, on the same images."
     )
     add = parser.add_argument
     add(
@@ -145,13 +144,11 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(command=_benchmark, **preset)
 
 
-def _add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "refine",
-        help="redraw the masks of image files to the pixel",
-        description="Refine what a bundle flags in image files and folders of them (docs/refinement.md); write masks/, "
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Refine what a bundle flags in image files and folders of them (docs/refinement.md); write masks/, "
         "overlays/ (before and after), results.jsonl (one line per image) and overview.png. The status is 1 when an "
-        "image has no mask.",
+        "image has no mask."
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE")
@@ -164,6 +161,8 @@ def _add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _fit(args: argparse.Namespace) -> int:
+    from fbft_edge.frames.images import image_paths
+
     image_paths(args.folder)  # a typo is said before torch takes its seconds to load
     from fbft_calibration.fitting.bundling import fit_bundle
 
@@ -195,10 +194,10 @@ def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=True)
     if args.compare:
         _refuse_idle(args, "compare", "out")
         from fbft_calibration.benchmark.comparison import compare_runs
+        from fbft_calibration.out_folder import make_out_folder
 
         out = args.out or _RESULTS / "comparison"
         make_out_folder(out)
@@ -208,27 +207,41 @@ def _benchmark(args: argparse.Namespace) -> int:
         raise ArgumentError("no data set to measure; name DATASET_ROOT, or folders of results after --compare")
     if args.list:
         _refuse_idle(args, "list", "root", "category")
-    from fbft_calibration.benchmark.plan import category_table, choose, listing_problems
+    from fbft_calibration.benchmark.plan import choose, listing_problems
     from fbft_calibration.data.layouts import categories
 
     found = categories(args.root)  # a typo is said before torch takes its seconds to load
     chosen = choose(found, args.category, args.root)
     if args.list:
-        console.print(category_table(chosen, args.root.resolve().name))
+        _console().print(_category_table(chosen, args.root.resolve().name))
         for line in listing_problems(chosen):
-            console.print(line, style="yellow", markup=False)
+            _shown().say(line, "caution")
         return 0
     peers = _peers(args)
     settings = _benchmark_settings(args)
     from fbft_calibration.benchmark.run import run_benchmark
 
-    out = args.out or _default_out(args)
+    out, shown = args.out or _default_out(args), _shown()
     try:
-        run_benchmark(args.root, out, settings, _shown(), args.category, peers, args.peer_weights)
+        run_benchmark(args.root, out, settings, shown, args.category, peers, args.peer_weights)
     except KeyboardInterrupt:
-        console.print(f"interrupted: what is finished in {out} is kept, the same command goes on", markup=False)
+        shown.say(f"interrupted: what is finished in {out} is kept, the same command goes on")
         raise
     return 0
+
+
+def _category_table(found: Sequence[Category], title: str) -> Table:
+    """What a data set holds."""
+    from rich.table import Table
+
+    from fbft_calibration.benchmark.plan import counts
+
+    table = Table("category", "layout", "nominal", "test good", "test defective", "masks", title=title)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for category in found:
+        table.add_row(category.name, category.layout, *(str(count) for count in counts(category).values()))
+    return table
 
 
 def _refuse_idle(args: argparse.Namespace, action: str, *heeded: str) -> None:
@@ -269,6 +282,8 @@ def _default_out(args: argparse.Namespace) -> Path:
 
 
 def _threshold(args: argparse.Namespace) -> int:
+    from fbft_edge.frames.images import image_paths
+
     image_paths(args.folder)
     from fbft_calibration.fitting.bundling import threshold_bundle
 
@@ -278,26 +293,53 @@ def _threshold(args: argparse.Namespace) -> int:
 
 
 def _refine(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from fbft_edge.bundle.reading import open_bundle
     from fbft_edge.jobs.inspection import expanded
 
     paths, bundle = expanded(args.images), open_bundle(args.bundle)
     bundle.require_thresholds()  # said before torch takes its seconds to load
-    from fbft_calibration.refinement.command import refine_images, report
+    from fbft_calibration.refinement.command import refine_images
     from fbft_calibration.refinement.f2pad import RefineSettings
+    from fbft_edge.cli.terminal import TerminalProgress
 
     settings = RefineSettings(seed=_at_least("--seed", args.seed, 0))
     if args.iterations is not None:
         settings = replace(settings, iterations=_at_least("--iterations", args.iterations, 1))
-    shown = TerminalProgress(Console(stderr=True, highlight=False), in_logs=False)
-    refined = refine_images(bundle, paths, args.out, settings, args.weights, shown)
-    report(refined, args.out, Console(highlight=False))
+    refined = refine_images(bundle, paths, args.out, settings, args.weights, TerminalProgress())
+    Console(highlight=False).print(_refined_table(refined, args.out))
     return refined.exit_status
+
+
+def _refined_table(refined: Refined, out: Path) -> Table:
+    """How many masks were redrawn."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("mask", "images", title=f"Results in {escape(str(out))}")
+    table.columns[1].justify = "right"
+    for what, number in (
+        ("redrawn", refined.redrawn),
+        ("flagged, but as it was", refined.unchanged),
+        ("nothing flagged", refined.nominal),
+        ("unreadable", refined.faults),
+    ):
+        table.add_row(what, str(number))
+    return table
 
 
 def _shown() -> Progress:
     """Lines on standard output, and bars where that is a terminal."""
-    return TerminalProgress(Console(highlight=False, soft_wrap=True), in_logs=False)
+    from fbft_edge.cli.terminal import TerminalProgress
+
+    return TerminalProgress(_console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
 
 
 def _blocks(text: str) -> tuple[int, int]:

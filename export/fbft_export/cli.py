@@ -9,18 +9,18 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.cli.commands import add_version
 from fbft_edge.cli.exit_status import exit_status
-from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _DIFFERENCES = {
     "map_max": "map max {:.2%}",
@@ -34,12 +34,13 @@ PRECISIONS = {"openvino": ("bf16", "f32"), "tensorrt": ("fp16", "f32"), "tensorr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    return exit_status("fbft-export", lambda: _export(_parser().parse_args(argv)))
+    return exit_status("fbft-export", lambda: _export(command_line().parse_args(argv)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser("fbft-export", description="Build engines for a bundle and hold them to float32.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fbft-edge')}")
+    add_version(parser)
     parser.add_argument("bundle", type=Path, help="the bundle, NAME.fbft")
     parser.add_argument("--runtime", choices=list(PRECISIONS), default="openvino", help="default: %(default)s")
     parser.add_argument(
@@ -76,12 +77,18 @@ def _export(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     if not args.list:
         bundle = _built(bundle, args)
+    _show_engines(bundle)
+    return 0
+
+
+def _show_engines(bundle: Bundle) -> None:
+    from rich.console import Console
+
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(_engine_table(bundle))
     for sidecar in sidecars(bundle):
         if not sidecar.is_current(bundle):
             console.print(_what_to_do(bundle, sidecar), highlight=False, soft_wrap=True)
-    return 0
 
 
 def _require_options_that_fit(args: argparse.Namespace) -> None:
@@ -117,6 +124,7 @@ def _built(bundle: Bundle, args: argparse.Namespace) -> Bundle:
 
         return export_openvino(bundle, args.precision)[0]
     require_extra(args.runtime, f"fbft-export --runtime {args.runtime}")
+    from fbft_edge.cli.terminal import TerminalProgress
     from fbft_export.engines import TensorRtSettings, export_tensorrt
 
     settings = TensorRtSettings(
@@ -125,10 +133,12 @@ def _built(bundle: Bundle, args: argparse.Namespace) -> Bundle:
         workspace_bytes=None if args.workspace_mib is None else args.workspace_mib << 20,
         timing_cache=args.timing_cache,
     )
-    return export_tensorrt(bundle, args.runtime, settings, TerminalProgress(in_logs=False))[0]
+    return export_tensorrt(bundle, args.runtime, settings, TerminalProgress())[0]
 
 
 def _engine_table(bundle: Bundle) -> Table:
+    from rich.table import Table
+
     table = Table("engine", "version", "targets", "size", "parity with float32", "state")
     for sidecar in sidecars(bundle):
         table.add_row(

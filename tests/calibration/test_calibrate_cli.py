@@ -114,3 +114,11 @@ def test_the_module_runs_as_a_command() -> None:
     command = [sys.executable, "-m", "fbft_calibration", "fit", "/missing", "--out", "/missing/part.fbft"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr.count("\n"), "Traceback" in result.stderr) == (2, 1, False)
+
+
+@pytest.mark.parametrize("command", ["", "fit", "threshold", "benchmark", "refine"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    program = "import sys\nfrom fbft_calibration.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    given = [sys.executable, "-c", program, *command.split(), "--help"]
+    loaded = subprocess.run(given, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert set(loaded) & {"cv2", "numpy", "openvino", "rich", "torch", "zmq"} == set()

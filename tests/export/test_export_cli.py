@@ -244,3 +244,9 @@ def test_what_is_no_bundle_ends_with_status_2_and_one_line(
     (tmp_path / "empty.fbft").mkdir()
     status = main([str(tmp_path / name)])
     assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = "import sys; from fbft_export.cli import command_line; command_line().format_help(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) & {"cv2", "numpy", "onnx", "openvino", "rich", "torch", "zmq"} == set()

@@ -143,13 +143,13 @@ def test_what_cannot_be_built_says_why(graph: bytes, changes: dict[str, Any], ca
 
 def test_the_phases_of_the_builder_are_shown_on_a_terminal(graph: bytes) -> None:
     screen = io.StringIO()
-    built(graph, progress=TerminalProgress(Console(file=screen, force_terminal=True), in_logs=False))
+    built(graph, progress=TerminalProgress(Console(file=screen, force_terminal=True)))
     assert "Building engine" in screen.getvalue()
 
 
 def test_nothing_is_written_where_there_is_no_terminal(graph: bytes) -> None:
     stream = io.StringIO()
-    built(graph, progress=TerminalProgress(Console(file=stream), in_logs=False))
+    built(graph, progress=TerminalProgress(Console(file=stream)))
     assert stream.getvalue() == ""
 
 
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_a_build(graph: bytes) -> None:
             return super().write(text)
 
     with pytest.raises(KeyboardInterrupt):
-        built(graph, progress=TerminalProgress(Console(file=Screen(), force_terminal=True), in_logs=False))
+        built(graph, progress=TerminalProgress(Console(file=Screen(), force_terminal=True)))
 
 
 def test_ctrl_c_means_again_after_a_build_what_it_meant_before(graph: bytes) -> None:

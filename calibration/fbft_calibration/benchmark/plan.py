@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from fbft_calibration.benchmark.result import SUMMARY
 from fbft_calibration.data.layouts import Category
 from fbft_calibration.data.nominal import MIN_IMAGES
@@ -31,16 +29,6 @@ def choose(found: Sequence[Category], names: Sequence[str], root: Path) -> list[
             f"{root} has no category {', '.join(unknown)}; choose from {', '.join(c.name for c in found)}"
         )
     return [category for category in found if not names or category.name in names]
-
-
-def category_table(found: Sequence[Category], title: str) -> Table:
-    """What a data set holds."""
-    table = Table("category", "layout", "nominal", "test good", "test defective", "masks", title=title)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for category in found:
-        table.add_row(category.name, category.layout, *(str(count) for count in counts(category).values()))
-    return table
 
 
 def listing_problems(found: Sequence[Category]) -> list[str]:

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fbft_calibration.refinement.bundle_detector import BundleDetector
 from fbft_calibration.refinement.f2pad import RefineSettings, refine
@@ -132,20 +129,6 @@ def refine_images(
             file.flush()
     writer.write_overview()
     return writer.counts
-
-
-def report(refined: Refined, out: Path, console: Console) -> None:
-    """Show how many masks were redrawn."""
-    table = Table("mask", "images", title=f"Results in {escape(str(out))}")
-    table.columns[1].justify = "right"
-    for what, number in (
-        ("redrawn", refined.redrawn),
-        ("flagged, but as it was", refined.unchanged),
-        ("nothing flagged", refined.nominal),
-        ("unreadable", refined.faults),
-    ):
-        table.add_row(what, str(number))
-    console.print(table)
 
 
 class _Writer:

@@ -69,7 +69,7 @@ def _inspect(args: argparse.Namespace) -> int:
         sharpen=args.sharpen,
         refine=args.refine,
         weights=args.weights,
-        progress=TerminalProgress(),
+        progress=TerminalProgress(at_once=True),
     )
     show_inspection(inspection, args.out, Console(highlight=False))
     return inspection.exit_status(args.fail_on_anomaly)
@@ -161,7 +161,9 @@ def _replay(args: argparse.Namespace) -> int:
     from fbft_edge.jobs.replay_results import write_results
 
     replayed = replay(
-        *(args.recordings, args.bundle, args.engine, args.tolerance), sharpen=args.sharpen, progress=TerminalProgress()
+        *(args.recordings, args.bundle, args.engine, args.tolerance),
+        sharpen=args.sharpen,
+        progress=TerminalProgress(at_once=True),
     )
     summary = write_results(replayed, args.out)
     show_replay(summary, args.out, Console(highlight=False))

@@ -30,14 +30,13 @@ class TerminalProgress:
 
     Args:
         console: Where; on standard error unless given.
-        in_logs: Whether a line a minute is shown where there is no terminal.
+        at_once: Where there is no terminal, whether the first line comes with the first item, or after a minute.
     """
 
-    def __init__(self, console: Console | None = None, *, in_logs: bool = True) -> None:
+    def __init__(self, console: Console | None = None, *, at_once: bool = False) -> None:
         self._console = console or Console(stderr=True)
-        self._in_logs = in_logs
         self._bars: rich.progress.Progress | None = None
-        self._next_line_s = 0.0
+        self._next_line_s = time.monotonic() + (0.0 if at_once else LINE_EVERY_S)
 
     def say(self, text: str, tone: Tone = "plain") -> None:
         """Show a line, above the bars if there are any."""
@@ -47,9 +46,7 @@ class TerminalProgress:
         """The items themselves, counted as they are done; several may be under way at once."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        if self._console.is_terminal:
-            return self._with_bar(items, what, total)
-        return self._with_lines(items, what, total) if self._in_logs else iter(items)
+        return self._with_bar(items, what, total) if self._console.is_terminal else self._with_lines(items, what, total)
 
     def _with_bar(self, items: Iterable[_T], what: str, total: int | None) -> Iterator[_T]:
         if self._bars is None:  # made anew each time: rich draws a bar that is started again over the lines above it

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def scanned(folder: Path, **options: bool) -> tuple[NominalSet, str]:
     out = io.StringIO()
-    found = scan_nominal(folder, TerminalProgress(Console(file=out, width=300), in_logs=False), **options)
+    found = scan_nominal(folder, TerminalProgress(Console(file=out, width=300)), **options)
     return found, out.getvalue()
 
 

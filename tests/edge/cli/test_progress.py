@@ -16,7 +16,7 @@ from fbft_edge.progress import SILENT, Progress
 
 def shown_to(is_terminal: bool) -> tuple[Progress, io.StringIO]:
     out = io.StringIO()
-    return TerminalProgress(Console(file=out, force_terminal=is_terminal, width=80)), out
+    return TerminalProgress(Console(file=out, force_terminal=is_terminal, width=80), at_once=True), out
 
 
 @pytest.fixture(params=["silent", "log", "terminal"])
@@ -53,9 +53,10 @@ def test_a_log_gets_one_line_until_it_is_time_for_another(monkeypatch: pytest.Mo
     assert out.getvalue() == "first: 1 of 9\n"
 
 
-def test_a_log_that_wants_no_lines_gets_none() -> None:
+def test_short_work_is_not_told_to_a_log_that_need_not_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", math.inf)
     out = io.StringIO()
-    found = list(TerminalProgress(Console(file=out), in_logs=False).track("abc", "letters"))
+    found = list(TerminalProgress(Console(file=out)).track("abc", "letters"))
     assert (found, out.getvalue()) == (["a", "b", "c"], "")
 
 
