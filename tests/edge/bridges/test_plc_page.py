@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-
-import pytest
 
 from fbft_edge.bridges.camera_state import MIN_SILENCE_S, Fault
 from fbft_edge.bridges.handshake import MAX_WAITING
 from fbft_edge.bridges.mqtt import MAX_ANOMALIES
 from fbft_edge.bridges.opcua_variables import VARIABLES
 from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Status
-from fbft_edge.cli.main import main
 
 PAGE = (Path(__file__).parents[3] / "docs" / "plc.md").read_text(encoding="utf-8")
-BRIDGE_COMMANDS = re.findall(r"^fbft-edge bridge (\w+)(.*?)(?:\s+#.*)?$", PAGE, re.MULTILINE)
 
 
 def table(first_column: str) -> list[tuple[str, ...]]:
@@ -66,11 +61,3 @@ def test_the_numbers_in_the_text_are_the_code() -> None:
     assert f"up to {MAX_WAITING} wait" in PAGE
     assert f"newest {MAX_ANOMALIES} anomalous" in PAGE
     assert f"two periods, at least {MIN_SILENCE_S:g} s" in PAGE
-
-
-@pytest.mark.parametrize(("kind", "options"), BRIDGE_COMMANDS)
-def test_every_option_in_the_page_exists(kind: str, options: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["bridge", kind, "--help"])
-    known = capsys.readouterr().out
-    assert all(option in known for option in re.findall(r"--[a-z-]+", options))
