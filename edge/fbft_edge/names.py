@@ -1,4 +1,4 @@
-"""Names, identifiers, endpoints and one-line texts: what may stand in a topic, a message or a log line.
+"""Names, identifiers, default endpoints and one-line texts: what may stand in a topic, a message or a log line.
 
 Knows nothing about who uses them, and opens nothing.
 """
@@ -22,27 +22,6 @@ RESULTS_ENDPOINT = "tcp://127.0.0.1:5555"
 RESULTS_FILE_ENDPOINT = "ipc:///run/fbft/results"
 COMMANDS_ENDPOINT = "ipc:///run/fbft/commands"
 TRIGGER_COMMAND, STATUS_COMMAND, RELOAD_COMMAND = "trigger", "status", "reload"
-
-
-def endpoint_parts(endpoint: str) -> tuple[str, str]:
-    """What a ZeroMQ endpoint to bind, `tcp://HOST:PORT` or `ipc://PATH`, is made of.
-
-    Returns:
-        `tcp` and the host, or `ipc` and the path.
-
-    Raises:
-        ValueError: Transport or port are unknown: cause, then remedy.
-    """
-    transport, _, address = endpoint.partition("://")
-    if transport not in ("tcp", "ipc") or not address:
-        raise ValueError(f"cannot bind {endpoint!r}; use {RESULTS_ENDPOINT} or {RESULTS_FILE_ENDPOINT}")
-    if transport == "ipc":
-        return transport, address
-    host, _, port = address.rpartition(":")
-    # libzmq 4.3.5 takes port 99999 and binds the one of its lower 16 bits.
-    if port != "*" and not (port.isdecimal() and int(port) < 65536):
-        raise ValueError(f"cannot bind {endpoint!r}: {port!r} is no port; use 1 to 65535, or * for any")
-    return transport, host
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from fbft_edge.errors import ArgumentError, PublisherError
-from fbft_edge.sockets.endpoints import check_bind
+from fbft_edge.errors import ArgumentError
 
 
 def address_from_text(text: str) -> tuple[str, int]:
@@ -21,15 +20,6 @@ def address_from_text(text: str) -> tuple[str, int]:
     if not host or not (port.isdecimal() and 0 < int(port) < 65536):
         raise ArgumentError(f"{text!r} is no address; use HOST:PORT such as 127.0.0.1:5020, the port from 1 to 65535")
     return host.strip("[]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine reaches the host."""
-    try:
-        check_bind(f"tcp://[{host}]:1" if ":" in host else f"tcp://{host}:1", insecure=False)
-    except PublisherError:
-        return False
-    return True
 
 
 def check_free(address: tuple[str, int]) -> None:

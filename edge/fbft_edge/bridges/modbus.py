@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fbft_edge.addresses import is_loopback
 from fbft_edge.bridges.camera_state import CameraState
 from fbft_edge.bridges.handshake import ResultLatch, SendTriggerOf, Triggers
-from fbft_edge.bridges.listening import check_free, is_loopback
+from fbft_edge.bridges.listening import check_free
 from fbft_edge.bridges.registers import CONTROL_ADDRESS, NUM_REGISTERS, Control, Snapshot, registers_from_snapshot
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fbft_edge.addresses import is_loopback
 from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
-from fbft_edge.bridges.listening import is_loopback
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import ArgumentError

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fbft_edge.addresses import is_loopback
 from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
 from fbft_edge.bridges.handshake import SendTriggerOf
-from fbft_edge.bridges.listening import check_free, is_loopback
+from fbft_edge.bridges.listening import check_free
 from fbft_edge.bridges.opcua_keys import own_keys
 from fbft_edge.bridges.opcua_variables import (
     EVENT,

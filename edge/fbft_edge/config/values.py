@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 from urllib.parse import quote, urlsplit
 
+from fbft_edge.addresses import address_and_port, endpoint_parts
 from fbft_edge.config.secrets import with_secrets
-from fbft_edge.names import NAME_PATTERN, NAME_RULE, RESULTS_ENDPOINT, RESULTS_FILE_ENDPOINT, endpoint_parts
+from fbft_edge.names import NAME_PATTERN, NAME_RULE, RESULTS_ENDPOINT, RESULTS_FILE_ENDPOINT
 from fbft_edge.ranges import Range
 
 MAX_SHOWN = 80
@@ -262,14 +262,10 @@ class Address(Kind):
         return "ADDRESS:PORT such as 127.0.0.1:9090"
 
     def _convert(self, found: Any, place: Place) -> str:
-        host, _, port = found.rpartition(":")
         try:
-            ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
-            is_sound = port.isdecimal() and len(port) < 6 and int(port) < 65536
+            address_and_port(found)
         except ValueError:
-            is_sound = False
-        if not is_sound:
-            raise self._refusal(found, place, "is no address and port")
+            raise self._refusal(found, place, "is no address and port") from None
         return str(found)
 
 

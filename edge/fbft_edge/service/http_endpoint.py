@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import json
 import logging
 import socket
@@ -20,10 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from fbft_edge.addresses import address_and_port
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import PublisherError
 
@@ -211,7 +212,7 @@ def _report_page(report: Report) -> Page:
     return Page(status, "application/json", json.dumps(report.to_json()).encode() + b"\n")
 
 
-def check_http_bind(bind: str, *, insecure: bool) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+def check_http_bind(bind: str, *, insecure: bool) -> tuple[IPv4Address | IPv6Address, int]:
     """Refuse what is no address, or reaches beyond this machine without `insecure`.
 
     Returns:
@@ -220,16 +221,16 @@ def check_http_bind(bind: str, *, insecure: bool) -> tuple[ipaddress.IPv4Address
     Raises:
         PublisherError: Either.
     """
-    host, separator, port = bind.rpartition(":")
-    address = _address(host.strip("[]"))
-    if not separator or address is None or not (port.isdecimal() and int(port) < 65536):
-        raise PublisherError(f"cannot serve HTTP on {bind!r}; use ADDRESS:PORT, such as 127.0.0.1:9090")
+    try:
+        address, port = address_and_port(bind)
+    except ValueError:
+        raise PublisherError(f"cannot serve HTTP on {bind!r}; use ADDRESS:PORT, such as 127.0.0.1:9090") from None
     if not (address.is_loopback or insecure):
         raise PublisherError(
             f"HTTP on {bind} reaches beyond this machine, in clear text to anyone; bind 127.0.0.1:{port} and let a "
             f"proxy or agent on this machine read it, or allow insecure on a network you trust"
         )
-    return address, int(port)
+    return address, port
 
 
 def _listener(bind: str, insecure: bool) -> socket.socket:
@@ -246,10 +247,3 @@ def _listener(bind: str, insecure: bool) -> socket.socket:
         raise PublisherError(f"cannot serve HTTP on {bind}: {error.strerror}; {remedy}") from error
     listener.setblocking(False)
     return listener
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        return None

@@ -5,7 +5,6 @@ Knows nothing about keys or messages.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import stat
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import zmq
 
+from fbft_edge.addresses import endpoint_parts, is_loopback
 from fbft_edge.errors import ArgumentError, PublisherError
-from fbft_edge.names import endpoint_parts
 
 LINGER_MS = 200
 HANDSHAKE_MS = 3000
@@ -37,7 +36,7 @@ def check_bind(endpoint: str, *, insecure: bool, encrypted: bool = False) -> Non
         transport, place = endpoint_parts(endpoint)
     except ValueError as error:
         raise PublisherError(str(error)) from None
-    if transport == "ipc" or insecure or encrypted or _is_loopback(place):
+    if transport == "ipc" or insecure or encrypted or is_loopback(place):
         return
     raise PublisherError(
         f"{endpoint} reaches beyond this machine, in clear text and open to anyone; bind tcp://127.0.0.1:PORT, or let "
@@ -88,15 +87,6 @@ def connect(client: zmq.Socket[bytes], endpoint: str) -> None:
         client.connect(endpoint)
     except zmq.ZMQError as error:
         raise ArgumentError(f"cannot connect to {endpoint!r}: {error}; use tcp://HOST:PORT or ipc://PATH") from error
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _remedy(error: Exception) -> str:

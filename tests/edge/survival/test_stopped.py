@@ -9,7 +9,7 @@ from typing import Any
 BURN = ("-c", "while True: pass")
 STOP_BETWEEN_BEGIN_AND_INFER = """
 import os, signal, sys, time
-from fbft_edge import cli
+from fbft_edge.cli import main as cli
 from fbft_edge.detectors.host import OpenVinoDetector
 begin, count = OpenVinoDetector.begin, 0
 
