@@ -207,6 +207,47 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert lost == []
 
 
+ARCHITECTURE = ROOT / "docs/architecture.md"
+PACKAGES = ("edge/fbft_edge", "export/fbft_export", "calibration/fbft_calibration")
+
+
+def tree() -> list[Path]:
+    """What the tree of docs/architecture.md names, folders and files, from the root."""
+    above: list[Path] = []
+    named = []
+    for line in next(block.text for block in blocks(ARCHITECTURE) if "edge/fbft_edge/" in block.text).splitlines():
+        found = re.match(r"((?:    ){0,2})(\S+)(?:  |$)", line)
+        if found:
+            above[len(found[1]) // 4 :] = [Path(found[2])]
+            named.append(ROOT.joinpath(*above))
+    return named
+
+
+def test_the_tree_names_only_what_there_is() -> None:
+    assert [path for path in tree() if not path.exists()] == []
+
+
+def test_the_tree_names_every_folder_of_the_packages_and_tools() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", *PACKAGES, "tools"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    folders = {ROOT / folder for file in tracked for folder in Path(file).parents if len(folder.parts) > 1}
+    assert {folder for folder in folders if "stubs" not in folder.parts} - set(tree()) == set()
+
+
+def test_every_module_that_a_page_names_is_there() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = tracked.splitlines()
+    lost = [
+        (said(page), name)
+        for page in PAGES
+        if not said(page).startswith(HISTORY)
+        for name in re.findall(r"(?<![\w./*-])(?:[\w-]+/)*\w+\.(?:py|cu|schema\.json)\b", read(page))
+        if not any(f"/{file}".endswith(f"/{name}") for file in files)
+    ]
+    assert lost == []
+
+
 def headings(page: Path) -> set[str]:
     """Of a page, as links name them."""
     titles = re.findall(r"^#+ (.*)$", read(page), re.MULTILINE)
