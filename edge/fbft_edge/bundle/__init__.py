@@ -1,1 +1,1 @@
-"""The contract on disk: manifest, files, engines, signature; sealing stands apart from reading."""
+"""The contract on disk: manifest, notes, files, engines, signature; sealing stands apart from reading."""

@@ -1,8 +1,8 @@
-"""The bundle: the one folder that passes from calibration to export to the line; reading, verifying, sealing.
+"""Reading bundles, the one folder that passes from calibration to export to the line: a folder in, a `Bundle` out.
 
 `bundle.json` holds the SHA-256 of every other file, and its own SHA-256 names the bundle. `bundle.json.sig`, when there
-is one, is an Ed25519 signature over the exact bytes of `bundle.json`, and so over every file. Signature and files are
-verified before anything is parsed. Knows nothing about models or frames.
+is one, is an Ed25519 signature over the exact bytes of `bundle.json`, and so over every file. The signature is verified
+before the manifest is parsed, every file before it is used. Knows nothing about models or frames, and writes nothing.
 """
 
 from __future__ import annotations
@@ -133,7 +133,11 @@ def open_bundle(path: Path | str, trusted: Sequence[Path] = ()) -> Bundle:
 
 
 def read_manifest(path: Path) -> bytes:
-    """The very bytes of a bundle's manifest, not verified yet; BundleError where there is none."""
+    """The very bytes of a bundle's manifest, not verified yet.
+
+    Raises:
+        BundleError: There is none, or it cannot be read.
+    """
     try:
         return read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -174,7 +178,15 @@ def _named(keys: Sequence[Path]) -> str:
 
 
 def verified(path: Path, raw: bytes) -> Bundle:
-    """The bundle that a manifest describes, once every file is what it says; BundleError names one that is not."""
+    """The bundle that a manifest describes, once every file is what the manifest says.
+
+    Args:
+        path: The folder.
+        raw: The manifest, from `read_manifest`; a signature over it is the caller's to verify.
+
+    Raises:
+        BundleError: The manifest is not valid, or a file, which is named, is missing or was altered.
+    """
     bundle = _parse(path, raw)
     for name, expected in bundle.files.items():
         with verified_file(path, name) as file:
@@ -185,7 +197,15 @@ def verified(path: Path, raw: bytes) -> Bundle:
 
 @contextlib.contextmanager
 def verified_file(path: Path, name: str) -> Iterator[BinaryIO]:
-    """A listed file, open for reading, if it is a plain one inside the bundle."""
+    """A listed file, open for reading, if it is a plain one inside the bundle; its hash is the caller's to compare.
+
+    Args:
+        path: The folder of the bundle.
+        name: Relative POSIX path, as the manifest has it.
+
+    Raises:
+        BundleError: It is missing, cannot be read, or is a link, a device or outside the bundle.
+    """
     file = path / name
     try:
         relative = PurePosixPath(name)
@@ -202,7 +222,11 @@ def verified_file(path: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def require_same(file: Path, found: str, expected: str) -> None:
-    """Accept a file only with the SHA-256 that the manifest has; BundleError says which was found."""
+    """Accept a file only with the SHA-256 that the manifest has.
+
+    Raises:
+        BundleError: It has another one.
+    """
     if found != expected:
         raise BundleError(
             f"{file} was altered: SHA-256 {found[:12]}..., {MANIFEST} says {expected[:12]}...; copy the bundle again"

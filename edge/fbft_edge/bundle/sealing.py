@@ -1,4 +1,8 @@
-"""Writing bundles: a folder of files in, a sealed, perhaps signed bundle in its place out. Never runs on the line."""
+"""Writing bundles: a folder of files in, a sealed, perhaps signed bundle in its place out.
+
+Never runs on the line. Knows nothing about what the files hold; what a sealed bundle is, `fbft_edge.bundle.reading`
+says, and whatever is sealed here is read back through it.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,13 @@ def seal_bundle(bundle: Bundle) -> Bundle:
 
     Every regular file in the folder is taken into the manifest, but for the manifest's signature, which is removed
     unless it is still one of the same bytes.
+
+    Args:
+        bundle: What the manifest is to say; its `files` and `sha256` are found anew.
+
+    Raises:
+        ValueError: A number in it is not finite; the manifest that was there stays.
+        BundleError: What was sealed cannot be read back.
     """
     names = sorted(file.relative_to(bundle.path).as_posix() for file in bundle.path.rglob("*") if file.is_file())
     names = [name for name in names if name not in _UNSEALED]

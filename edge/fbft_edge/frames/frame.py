@@ -18,7 +18,7 @@ __all__ = ["MAX_REGIONS", "Bool", "Detection", "Float32", "Frame", "Pixels", "Re
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
-MAX_REGIONS = 256
+MAX_REGIONS = 256  # of a detection, and of a message
 
 
 class Verdict(str, Enum):

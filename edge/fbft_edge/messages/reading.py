@@ -1,7 +1,7 @@
-"""A received result message: multipart bytes in, a typed `Result` out; nothing hostile gets through.
+"""Reading result messages: multipart bytes in, a typed `Result` out; nothing hostile gets through.
 
-Every field is checked before it is used, every size is bounded before it is allocated, and only
-`MessageError` leaves. Knows nothing about sockets.
+Every field is checked before it is used, every size is bounded before it is allocated, and only `MessageError` leaves.
+What a header may hold stands in `fbft_edge.messages.header`. Knows nothing about sockets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Result:
             `STALE` repeats the last result, `FAULT` says that there is no verdict. Only `OK` means that a part is good.
         score: Image score; None without a detection.
         image_threshold: Scores above it are anomalous.
-        regions: Defects, largest peak first, at most `MAX_REGIONS`.
+        regions: Defects, largest peak first, at most `fbft_edge.frames.frame.MAX_REGIONS`; the mask has all.
         mask: (height, width) bool, True where a defect is, owned by the result; None without a detection.
         bundle_sha256: Identifies the bundle.
         ledger: What became of every frame so far.

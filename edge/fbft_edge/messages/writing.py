@@ -1,9 +1,9 @@
-"""Version 1 of the result message: detections in, multipart bytes out, and back.
+"""Writing result messages, version 1: detections in, multipart bytes out.
 
 The parts, in this order:
 
 1. topic: `fbft/<site>/<camera>/result`, UTF-8
-2. header: JSON in UTF-8, valid under `result.schema.json` beside this file
+2. header: JSON in UTF-8, as `fbft_edge.messages.header` defines it and `result.schema.json` beside it tells others
 3. mask: empty when the header's `mask` is null
 4. preview: a JPEG, only when the publisher was asked for it
 
