@@ -18,6 +18,7 @@ from fbft_edge.cli.commands import add_version
 from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
+from fbft_edge.names import CUDA_RUNTIMES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,8 +104,8 @@ def _require_options_that_fit(args: argparse.Namespace) -> None:
             f"--runtime {args.runtime} has no precision {args.precision}; it has {' and '.join(precisions)}"
         )
     for option, value, runtimes in (
-        ("--target", args.target, ("tensorrt", "tensorrt-rtx")),
-        ("--workspace-mib", args.workspace_mib, ("tensorrt", "tensorrt-rtx")),
+        ("--target", args.target, CUDA_RUNTIMES),
+        ("--workspace-mib", args.workspace_mib, CUDA_RUNTIMES),
         ("--timing-cache", args.timing_cache, ("tensorrt",)),
     ):
         if value is not None and args.runtime not in runtimes:
