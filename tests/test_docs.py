@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 import fbft_calibration.cli
 import fbft_edge.cli.main
@@ -312,11 +313,9 @@ class Process:
         return self._log.read_text(encoding="utf-8")
 
     def wait_for(self, is_there: Callable[[], object]) -> None:
-        end_s = time.monotonic() + DEADLINE_S
-        while not is_there():
-            assert self._popen.poll() is None, self.said()
-            assert time.monotonic() < end_s, self.said()
-            time.sleep(0.02)
+        ended = "the program ended"
+        seen = wait_until(lambda: is_there() or (self._popen.poll() is not None and ended), "what the page says")
+        assert seen != ended, self.said()
 
     def end(self) -> None:
         """As systemd would; what runs well leaves with status 0."""

@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from doubles import MessageSource
+from waiting import wait_until
 
 from fbft_edge.bundle.reading import Bundle, Thresholds
 from fbft_edge.cli.main import main
@@ -22,10 +24,6 @@ from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import RecordingError
 from fbft_edge.frames.frame import Frame
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, pixel_dtype
-from fbft_edge.messages.header import Health
-from fbft_edge.messages.ledger import Ledger
-from fbft_edge.messages.published import Inspected, Published
-from fbft_edge.messages.writing import MessageWriter, encode_detection
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.recording.recordings import find_recordings, read_recording
 
@@ -51,23 +49,15 @@ def recorded(
     """Two frames of each format, inspected, published and recorded."""
     recorder = Recorder(folder, RecorderSettings(nominal_every=1), "")
     thresholds = bundle.require_thresholds()
-    writer, ledger = MessageWriter("hall-3", "press-1", thresholds.image, bundle.sha256), Ledger()
+    source = MessageSource("press-1", thresholds.image, bundle.sha256)
     for index, pixel_format in enumerate(formats):
         opened = open_detector(bundle, FrameLayout(*SIZE, pixel_format), sharpen=sharpen)
         recorder.engine = opened.reason
         for number in (2 * index, 2 * index + 1):
             about = frame(number, pixel_format)
-            detection = opened.detector.begin(about.pixels)()
-            ledger.capture()
-            encoded, snapshot = encode_detection(about, detection), ledger.publish_fresh()
-            parts = writer.write(encoded, encoded.verdict, now_ns(), snapshot, Health("ok"))
-            fresh = Inspected(about, detection, 0, 0, 0)
-            recorder.published(
-                Published("press-1", number, parts, encoded.verdict, Health("ok"), snapshot, now_ns(), 0, fresh)
-            )
+            recorder.published(source.about(about, opened.detector.begin(about.pixels)()))
         opened.detector.close()
-        while recorder.counts.waiting_bytes:
-            pass
+        wait_until(lambda: not recorder.counts.waiting_bytes, "the recordings to be written")
     recorder.close()
     return find_recordings(folder)
 

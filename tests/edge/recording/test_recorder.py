@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import MessageSource
 from waiting import wait_until
 
 from fbft_edge.clock import now_ns
@@ -27,8 +28,7 @@ from fbft_edge.frames.frame import Detection, Frame, Region, Verdict
 from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
-from fbft_edge.messages.published import Inspected, Published
-from fbft_edge.messages.writing import MessageWriter, encode_detection
+from fbft_edge.messages.published import Published
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
 from fbft_edge.recording.recordings import FILES, find_recordings, read_recording
 
@@ -37,12 +37,8 @@ DAY_NS = 86_400 * 10**9
 GENERATOR = np.random.default_rng(0)
 
 
-class Line:
+class Line(MessageSource):
     """Publishes about frames of noise as a pipeline does."""
-
-    def __init__(self, camera: str = "press-1") -> None:
-        self._writer, self._ledger, self._camera = MessageWriter("hall-3", camera, 0.5, "ab" * 32), Ledger(), camera
-        self._count = 0
 
     def message(
         self,
@@ -53,19 +49,11 @@ class Line:
     ) -> Published:
         dtype = pixel_dtype(pixel_format)
         pixels = GENERATOR.integers(0, np.iinfo(dtype).max + 1, frame_array_shape(pixel_format, *size), dtype)
-        frame = Frame(self._camera, self._count, captured_ns or now_ns(), pixels, pixel_format)
+        frame = Frame(self.camera, self.count, captured_ns or now_ns(), pixels, pixel_format)
         mask = np.zeros(size, bool)
         mask[3:5, 7:9] = anomalous
         regions = (Region((7, 3, 9, 5), 4, 0.75, (7.5, 3.5)),) if anomalous else ()
-        detection = Detection(0.25 + 0.5 * anomalous, 0.75, mask, regions, anomalous)
-        self._ledger.capture()
-        encoded, published_ns, ledger = encode_detection(frame, detection), now_ns(), self._ledger.publish_fresh()
-        health = Health("ok")
-        parts = self._writer.write(encoded, encoded.verdict, published_ns, ledger, health)
-        fresh = Inspected(frame, detection, 0, 0, 0)
-        self._count += 1
-        sequence = self._count - 1
-        return Published(self._camera, sequence, parts, encoded.verdict, health, ledger, published_ns, 0, fresh)
+        return self.about(frame, Detection(0.25 + 0.5 * anomalous, 0.75, mask, regions, anomalous))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from doubles import MessageSource
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
@@ -26,10 +27,6 @@ from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Detection, Frame, Uint8
 from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
 from fbft_edge.frames.statistics import picture_statistics
-from fbft_edge.messages.header import Health
-from fbft_edge.messages.ledger import Ledger
-from fbft_edge.messages.published import Inspected, Published
-from fbft_edge.messages.writing import MessageWriter, encode_detection
 from fbft_edge.service.drift import WORDS, DriftMonitor, Window, alarm_count
 from fbft_edge.synthetic import render_part
 
@@ -55,30 +52,22 @@ def references() -> Mapping[str, Reference]:
     return read_back(nominal_statistics(scores(NUM_IMAGES), [picture_statistics(part) for part in PARTS[:NUM_IMAGES]]))
 
 
-class Line:
+class Line(MessageSource):
     """Publishes about frames to a monitor as a pipeline does, one after the other."""
 
     def __init__(self, monitor: DriftMonitor, camera: str = "press-1", is_watched: bool = True) -> None:
-        self._monitor, self._camera, self._count, self._is_watched = monitor, camera, 0, is_watched
-        self._writer, self._ledger = MessageWriter("hall-3", camera, 0.5, "ab" * 32), Ledger()
+        super().__init__(camera)
+        self._monitor, self._is_watched = monitor, is_watched
         self._scores = np.random.default_rng(1)
 
     def show(self, pixels: Uint8, shift: float = 0.0, anomalous: bool = False) -> str | None:
         """Publish one frame, wait until it was looked at, return the advice."""
         score = 0.9 if anomalous else float(self._scores.uniform(0.2, 0.3)) + shift
         detection = Detection(score, score, np.zeros(SIZE, bool), (), anomalous)
-        frame = Frame(self._camera, self._count, now_ns(), pixels)
-        self._ledger.capture()
-        encoded, ledger = encode_detection(frame, detection), self._ledger.publish_fresh()
-        parts = self._writer.write(encoded, encoded.verdict, now_ns(), ledger, Health("ok"))
-        fresh = Inspected(frame, detection, 0, 0, 0)
-        before = self._monitor.readings.get(self._camera)
-        self._monitor.published(
-            Published(self._camera, self._count, parts, encoded.verdict, Health("ok"), ledger, now_ns(), 0, fresh)
-        )
+        before = self._monitor.readings.get(self.camera)
+        self._monitor.published(self.about(Frame(self.camera, self.count, now_ns(), pixels), detection))
         if self._is_watched:
-            wait_until(lambda: self._monitor.readings.get(self._camera) is not before, "the frame to be looked at")
-        self._count += 1
+            wait_until(lambda: self._monitor.readings.get(self.camera) is not before, "the frame to be looked at")
         return self._monitor.advice()
 
 

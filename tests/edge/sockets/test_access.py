@@ -8,12 +8,12 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zmq
+from waiting import wait_until
 from zmq.auth import load_certificate
 
 from fbft_edge.errors import ArgumentError, PublisherError
@@ -75,12 +75,12 @@ class Line:
         return self.wait_for(lambda: subscriber.receive(0.02) is not None, within_s)
 
     def wait_for(self, condition: Callable[[], bool], within_s: float = DEADLINE_S) -> bool:
-        deadline_s = time.monotonic() + within_s
-        while time.monotonic() < deadline_s:
+        def is_so() -> bool:
             self.send()
-            if condition():
-                return True
-            time.sleep(0.01)
+            return condition()
+
+        with contextlib.suppress(AssertionError):
+            return wait_until(is_so, timeout_s=within_s)
         return False
 
     def __enter__(self) -> Line:
