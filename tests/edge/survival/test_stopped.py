@@ -47,5 +47,5 @@ def test_sigterm_under_load_ends_a_line_with_its_summary(
 
 def test_a_frame_that_is_with_the_engine_when_the_line_stops_is_no_error(configure: Any, start: Any) -> None:
     line = start("run", "--config", configure(), program=("-c", STOP_BETWEEN_BEGIN_AND_INFER))
-    assert line.wait() == 0
+    assert line.wait() == 0, line.errors
     assert ("dropped shutdown" in line.output or "replaced" in line.output, "error" in line.errors) == (True, False)
