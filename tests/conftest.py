@@ -59,7 +59,8 @@ def nominal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_bundle(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real bundle of the offline teacher, four tiles of 112 px a frame; tests that alter it copy it first."""
     pytest.importorskip("torch", reason="fitting needs the extra calibration")
-    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.bundling import fit_bundle
+    from fbft_calibration.fitting.settings import BundleSettings
     from fbft_calibration.fitting.students import FitSettings
 
     out = tmp_path_factory.mktemp("bundles") / "small.fbft"

@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from fbft_calibration.benchmark.plan import choose
 from fbft_calibration.data.layouts import Category, categories
 from fbft_calibration.data.nominal import NominalSet, require_enough, scan_nominal
-from fbft_calibration.fitting.bundling import BundleSettings, scale_factor
-from fbft_calibration.fitting.features import cut_tiles, inside, native_autocast
+from fbft_calibration.fitting.features import cut_tiles, native_autocast, on_frame
+from fbft_calibration.fitting.geometry import scale_factor
 from fbft_calibration.fitting.prototypes import find_prototypes
+from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.fitting.students import FitSettings, fit_students
 from fbft_calibration.metrics import CategoryTally
 from fbft_edge.bundle.manifest import TileGeometry
@@ -128,7 +129,7 @@ class View:
 
     def patches(self, paths: Sequence[Path], blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
         """f_j and f_k of all patches of images that lie on the frame, (patches, embed_dim) bfloat16 each."""
-        keep = torch.from_numpy(inside(self.plan))
+        keep = torch.from_numpy(on_frame(self.plan))
         pairs = [self.pair(path, blocks) for path in paths]
         return torch.cat([f_j[keep] for f_j, _ in pairs]), torch.cat([f_k[keep] for _, f_k in pairs])
 

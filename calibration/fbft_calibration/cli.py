@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fbft_calibration.benchmark.settings import BenchmarkSettings
     from fbft_calibration.data.layouts import Category
-    from fbft_calibration.fitting.bundling import BundleSettings
+    from fbft_calibration.fitting.settings import BundleSettings
     from fbft_calibration.refinement.command import Refined
     from fbft_edge.progress import Progress
 
@@ -171,7 +171,7 @@ def _fit(args: argparse.Namespace) -> int:
 
 
 def _bundle_settings(args: argparse.Namespace) -> BundleSettings:
-    from fbft_calibration.fitting.bundling import BundleSettings
+    from fbft_calibration.fitting.settings import BundleSettings
     from fbft_calibration.fitting.students import FitSettings
 
     return BundleSettings(

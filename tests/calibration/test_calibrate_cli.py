@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fbft_calibration.cli import main, parsed
-from fbft_calibration.fitting.bundling import BundleSettings
+from fbft_calibration.fitting.settings import BundleSettings
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part

@@ -106,7 +106,8 @@ def free_port() -> int:
 
 def fit(out: Path) -> tuple[Path, Path]:
     """Two small bundles of rendered parts, fitted in the folder unless they are there."""
-    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.bundling import fit_bundle
+    from fbft_calibration.fitting.settings import BundleSettings
     from fbft_calibration.fitting.students import FitSettings
 
     nominal = out / "nominal"

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fbft_calibration.fitting.bundling import BundleSettings
+from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.fitting.students import FitSettings
 from fbft_edge.plain_file import file_sha256
 from fbft_export.prototypes import PATCH_DISTANCE

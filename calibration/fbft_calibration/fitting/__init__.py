@@ -1,1 +1,4 @@
-"""Nominal images in, a bundle out: features, students, prototypes, thresholds, report."""
+"""Nominal images in, a bundle out: teacher features, students, prototypes, scores, thresholds, report.
+
+`bundling` says the order of it all. Knows nothing about data sets, other detectors or benchmarks.
+"""

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from fbft_calibration.data.nominal import NominalImage, NominalSet, require_enough, scan_nominal
-from fbft_calibration.fitting.features import cached_features, cut_tiles
+from fbft_calibration.fitting.features import cut_tiles, teacher_features
+from fbft_calibration.fitting.geometry import teacher_and_geometry
 from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_calibration.fitting.report import write_report
-from fbft_calibration.fitting.students import FitSettings, fit_students
-from fbft_calibration.fitting.thresholds import conformal_thresholds, explain, measure_scores
+from fbft_calibration.fitting.scores import measure_scores
+from fbft_calibration.fitting.settings import BundleSettings
+from fbft_calibration.fitting.students import fit_students
+from fbft_calibration.fitting.thresholds import conformal_thresholds, explain
 from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
 from fbft_edge.bundle.nominal_statistics import nominal_statistics
@@ -30,7 +32,7 @@ from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDEN
 from fbft_edge.bundle.sealing import building, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
-from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
+from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.progress import SILENT, Progress
@@ -40,51 +42,23 @@ from fbft_export.parity import PARITY_FILE
 from fbft_export.prototypes import save_prototypes
 from fbft_export.reference import write_reference
 from fbft_export.students import Students, save_students
-from fbft_export.teacher import OFFLINE_TEACHER, Teacher, load_teacher
+from fbft_export.teacher import Teacher
 
 _MIN_FIT_IMAGES = 4
 _PARITY_TILES = 24
-_PROBE_TILE_PX = 224  # a multiple of every patch size from 7 to 32 that ViTs have
 _UNIT_IMAGES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class BundleSettings:
-    """What `fit` is told.
-
-    Attributes:
-        teacher: Name of the teacher.
-        weights: Local weights, or None for the teacher's own.
-        blocks: (j, k), or None for the teacher's own.
-        scale: `1` for native pixels, a factor, or `518px` for the longer side.
-        tile_px: Side of a tile, or None for the cheapest for the frame size.
-        overlap_patches: Least overlap of neighbouring tiles.
-        held_out: Fraction of the images that thresholds are found on.
-        false_alarm_rate: Asked of the thresholds.
-        precision: Of the OpenVINO engine; None is the machine's own.
-        mixed_sizes: Use nominal images of every size.
-        students: How they are fitted.
-        prototypes: Most nominal prototypes; 0 for none, and the paper's patch distance.
-    """
-
-    teacher: str = OFFLINE_TEACHER
-    weights: Path | None = None
-    blocks: tuple[int, int] | None = None
-    scale: str = "1"
-    tile_px: int | None = None
-    overlap_patches: int = 1
-    held_out: float = 1 / 3
-    false_alarm_rate: float = 0.01
-    precision: str | None = None
-    mixed_sizes: bool = False
-    students: FitSettings = dataclasses.field(default_factory=FitSettings)
-    prototypes: int = 1024
 
 
 def fit_bundle(
     folder: Path, out: Path, settings: BundleSettings = BundleSettings(), progress: Progress = SILENT
 ) -> Bundle:
     """Fit, export and calibrate; the bundle appears at `out` only when all of it is done.
+
+    Args:
+        folder: Nominal images, directly inside.
+        out: The bundle to make, `NAME.fbft`; one that is there is replaced.
+        settings: How.
+        progress: Told how it goes.
 
     Raises:
         FbftError: Anything the user can act on; nothing is left at `out`, and what was there stays.
@@ -99,9 +73,9 @@ def fit_bundle(
             f"--held-out {settings.held_out:.3g} leaves {len(fit_images)} of {len(nominal)} images to fit on, "
             f"at least {_MIN_FIT_IMAGES} are needed; hold out less, or add images"
         )
-    teacher, geometry = _teacher_and_geometry(nominal, settings, progress)
+    teacher, geometry = teacher_and_geometry(nominal, settings, progress)
     model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
-    f_j, f_k = cached_features(model, fit_images, geometry, settings.students.seed, progress)
+    f_j, f_k = teacher_features(model, fit_images, geometry, settings.students.seed, progress)
     progress.say(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
     result = fit_students(f_j, f_k, settings.students, progress)
     model.students = result.students
@@ -109,8 +83,8 @@ def fit_bundle(
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
     progress.say(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
-    with building(out) as folder:
-        draft = _describe(folder, out.stem, teacher, geometry, nominal, fit_images, result.losses)
+    with building(out) as place:
+        draft = _draft_of(place, out.stem, teacher, geometry, nominal, fit_images, result.losses)
         draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
         draft, parity = add_openvino(draft, settings.precision)
         progress.say(
@@ -125,6 +99,13 @@ def threshold_bundle(
     path: Path, folder: Path, rate: float, progress: Progress = SILENT, *, mixed_sizes: bool = False
 ) -> Bundle:
     """Find new thresholds on a folder of nominal images; those that were fitted on are left out.
+
+    Args:
+        path: The bundle.
+        folder: Nominal images, directly inside.
+        rate: False-alarm rate asked for, a fraction in (0, 1).
+        progress: Told how it goes.
+        mixed_sizes: Use images of every size; otherwise those of the most common one.
 
     Raises:
         FbftError: Anything the user can act on; the bundle stays as it was.
@@ -201,52 +182,6 @@ def _check_target(out: Path) -> None:
         raise ArgumentError(f"{out} exists and is not a bundle; choose another --out")
 
 
-def _teacher_and_geometry(
-    nominal: NominalSet, settings: BundleSettings, progress: Progress
-) -> tuple[Teacher, TileGeometry]:
-    height, width = nominal.sizes[0]
-    scale = scale_factor(settings.scale, height, width)
-    # The patch size is the teacher's; a probe without weights tells it before the tile size is chosen.
-    tile_px = _PROBE_TILE_PX if settings.tile_px is None else settings.tile_px
-    probe = load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, pretrained=False)
-    grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
-    if min(grid) < 2:
-        raise ArgumentError(
-            f"--scale {settings.scale} leaves {grid[0]}x{grid[1]} patches of {probe.patch_px} px; "
-            "choose a larger scale, down to two patches a side"
-        )
-    most = (LEAST_TILE_PATCHES if settings.tile_px is None else tile_px // probe.patch_px) // 2
-    if not 0 <= settings.overlap_patches <= most:
-        raise ArgumentError(f"--overlap {settings.overlap_patches} does not fit; choose 0 to {most} patches")
-    if settings.tile_px is None:
-        tile_px = best_tile_px(grid, probe.patch_px, settings.overlap_patches, probe.embed_dim)
-    geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
-    plan = TilePlan(geometry, height, width)
-    progress.say(
-        f"frames {height}x{width}, scale {scale:.4g}, {plan.num_tiles} tiles of {tile_px} px, "
-        f"patch grid {plan.grid[0]}x{plan.grid[1]}"
-    )
-    return (
-        load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, weights=settings.weights),
-        geometry,
-    )
-
-
-def scale_factor(scale: str, height: int, width: int) -> float:
-    """`0.5` as it is; `518px` as the factor that brings the longer side there.
-
-    Raises:
-        ArgumentError: Neither.
-    """
-    try:
-        factor = float(scale[:-2]) / max(height, width) if scale.endswith("px") else float(scale)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor <= 4:
-        raise ArgumentError(f"--scale {scale!r} is neither a factor in (0, 4] nor a length such as 518px")
-    return factor
-
-
 def _parity_tiles(geometry: TileGeometry, images: Sequence[NominalImage]) -> Uint8:
     tiles = [cut_tiles(TilePlan(geometry, *image.size), image.read()) for image in images[:_PARITY_TILES]]
     return np.concatenate([part[i % len(part)][None] for i, part in enumerate(tiles)])
@@ -264,7 +199,7 @@ def _with_model(draft: Bundle, model: PatchDistanceModel, tiles: Uint8) -> Bundl
     return written(draft, *names)
 
 
-def _describe(
+def _draft_of(
     path: Path,
     product: str,
     teacher: Teacher,

@@ -27,7 +27,7 @@ def native_autocast() -> AbstractContextManager[None]:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_precision() == "bf16")
 
 
-def cached_features(
+def teacher_features(
     model: PatchDistanceModel,
     images: Sequence[NominalImage],
     geometry: TileGeometry,
@@ -45,7 +45,7 @@ def cached_features(
     plans: dict[tuple[int, int], TilePlan] = {}
     for image in progress.track(images, "teacher features"):
         plan = plans.setdefault(image.size, TilePlan(geometry, *image.size))
-        parts.append(_image_features(model, cut_tiles(plan, image.read()), inside(plan), per_image, generator))
+        parts.append(_image_features(model, cut_tiles(plan, image.read()), on_frame(plan), per_image, generator))
     return torch.cat([f_j for f_j, _ in parts]), torch.cat([f_k for _, f_k in parts])
 
 
@@ -57,7 +57,7 @@ def cut_tiles(plan: TilePlan, pixels: Uint8) -> Uint8:
     return tiles
 
 
-def inside(plan: TilePlan) -> Bool:
+def on_frame(plan: TilePlan) -> Bool:
     """(num_tiles, patches) bool: which patches of each tile lie on the frame rather than on its padding."""
     side, patch_px = plan.geometry.tile_patches, plan.geometry.patch_px
     rows, columns = plan.grid

@@ -7,65 +7,18 @@ Knows nothing about how scores are made. The guarantee holds for frames exchange
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import beta
 
-from fbft_calibration.data.nominal import NominalImage
+from fbft_calibration.fitting.scores import Float64, MeasuredScores
 from fbft_edge.bundle.manifest import Thresholds
-from fbft_edge.detectors.host import OpenVinoDetector
-from fbft_edge.detectors.model import DetectorPool
-from fbft_edge.detectors.scoring import image_score
 from fbft_edge.errors import ArgumentError
-from fbft_edge.frames.frame import Float32
-from fbft_edge.frames.pixel_format import FrameLayout
-from fbft_edge.frames.statistics import picture_statistics
-from fbft_edge.progress import SILENT, Progress
 
 CONFIDENCE = 0.95
-ORDINARY_FRACTION = 0.01
-_SAMPLE_STRIDE = 4
-
-Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class NominalScores:
-    """What the detector says about nominal images.
-
-    Attributes:
-        score: (images,) float64 image scores.
-        peak: (images,) float64 largest map values.
-        pictures: What `picture_statistics` says about the same images.
-        ordinary: (images,) float64, what 1 % of an image's map exceeds; None where outlines are not asked for.
-    """
-
-    score: Float64
-    peak: Float64
-    pictures: tuple[dict[str, float], ...] = ()
-    ordinary: Float64 | None = None
-
-
-def measure_scores(
-    detectors: DetectorPool[OpenVinoDetector],
-    images: Sequence[NominalImage],
-    progress: Progress = SILENT,
-    what: str = "scoring held-out images",
-) -> NominalScores:
-    """Score images with the engine that will run on the line."""
-    values, pictures = [], []
-    for image in progress.track(images, what):
-        pixels = image.read()
-        anomaly_map: Float32 = detectors.of(FrameLayout(*image.size)).map_of(pixels)
-        values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))
-        pictures.append(picture_statistics(pixels))
-    score, peak, ordinary = np.array(values, np.float64).T
-    return NominalScores(score, peak, tuple(pictures), ordinary)
-
-
-def conformal_thresholds(held_out: NominalScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:
+def conformal_thresholds(held_out: MeasuredScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:
     """Thresholds of score and peak that nominal frames exceed, either of them, at most at the rate asked for.
 
     The larger of score and peak, each in its own unit, is the one conformal statistic, so the rate holds for both
@@ -108,12 +61,7 @@ def peak_threshold(peaks: Float64, rate: float) -> float:
         peaks: (images,) float64, largest map values of nominal images that were not fitted on.
         rate: False-alarm rate, a fraction in (0, 1).
     """
-    return conformal_thresholds(NominalScores(peaks, peaks), 1.0, 1.0, rate).pixel
-
-
-def _ordinary(anomaly_map: Float32) -> float:
-    """What 1 % of a map exceeds, from every fourth pixel of every fourth row; maps are smooth."""
-    return float(np.quantile(anomaly_map[::_SAMPLE_STRIDE, ::_SAMPLE_STRIDE], 1 - ORDINARY_FRACTION))
+    return conformal_thresholds(MeasuredScores(peaks, peaks), 1.0, 1.0, rate).pixel
 
 
 def images_needed(rate: float) -> int:

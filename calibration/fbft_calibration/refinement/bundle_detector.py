@@ -14,9 +14,10 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from fbft_calibration.fitting.features import native_autocast
 from fbft_edge.bundle.reading import PROTOTYPES, STUDENTS, Bundle
 from fbft_edge.closeable import Closeable
-from fbft_edge.detectors.host import OpenVinoDetector, native_precision
+from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.scoring import require_numbers
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
@@ -47,7 +48,6 @@ class BundleDetector(Closeable):
         self._threshold = max(bundle.require_thresholds().pixel, LEAST_THRESHOLD)
         self._geometry = bundle.tile
         self._model = _model_of(bundle, weights)
-        self._autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=native_precision() == "bf16")
         self._detectors = DetectorPool(partial(OpenVinoDetector, bundle))
 
     def patch_px(self, height: int, width: int) -> float:
@@ -95,7 +95,7 @@ class BundleDetector(Closeable):
         corners = _corners(weights, side, patch, shift)
         tiles = torch.stack([image[:, top : top + side, left : left + side] for top, left in corners])
         shares = torch.stack([weights[top : top + side, left : left + side] for top, left in corners])
-        with self._autocast():
+        with native_autocast():
             distances = self._distances(tiles.permute(0, 2, 3, 1) * 255)
         return torch.as_tensor((distances * functional.avg_pool2d(shares[:, None], patch)[:, 0]).sum())
 

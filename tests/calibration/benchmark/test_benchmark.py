@@ -25,7 +25,7 @@ from fbft_calibration.benchmark.result import CategoryResult, read_result, sourc
 from fbft_calibration.benchmark.settings import BenchmarkSettings, paper_settings
 from fbft_calibration.cli import main, parsed
 from fbft_calibration.data.layouts import Category, categories
-from fbft_calibration.fitting.bundling import BundleSettings
+from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.metrics import CategoryFigures
 from fbft_edge.bundle.reading import GRAPH, PROTOTYPES, STUDENTS, open_bundle
 from fbft_edge.detectors.host import OpenVinoEngine

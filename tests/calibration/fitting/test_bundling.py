@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from fbft_calibration.data.nominal import scan_nominal
-from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle, scale_factor, threshold_bundle
+from fbft_calibration.fitting.bundling import fit_bundle, threshold_bundle
+from fbft_calibration.fitting.scores import measure_scores
+from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.fitting.students import FitSettings
-from fbft_calibration.fitting.thresholds import measure_scores
 from fbft_edge.bundle.engines import sidecars, write_sidecar
 from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle, open_bundle
@@ -238,27 +239,6 @@ def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_f
     seal_bundle(dataclasses.replace(copied, notes=Notes()))
     with pytest.raises(BundleError):
         threshold_bundle(copied.path, fresh_folder, 0.1)
-
-
-# The scale
-
-
-@pytest.mark.parametrize(
-    ("scale", "size", "expected"),
-    [("1", (140, 182), 1), ("0.5", (140, 182), 0.5), ("518px", (1036, 700), 0.5), ("518px", (100, 259), 2)],
-)
-def test_a_scale_is_a_factor_or_the_length_of_the_longer_side(
-    scale: str, size: tuple[int, int], expected: float
-) -> None:
-    assert scale_factor(scale, *size) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    "scale", ["", "px", "0", "-1", "nan", "inf", "0px", "-5px", "5", "10000px", "518 pixels", "1,5"]
-)
-def test_a_scale_that_is_neither_is_refused(scale: str) -> None:
-    with pytest.raises(ArgumentError, match="--scale"):
-        scale_factor(scale, 140, 182)
 
 
 def test_pictures_on_which_the_students_disagree_score_higher(small_bundle: Bundle) -> None:

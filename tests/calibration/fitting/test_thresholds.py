@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fbft_calibration.fitting.scores import MeasuredScores
 from fbft_calibration.fitting.thresholds import (
-    NominalScores,
     conformal_thresholds,
     explain,
     images_for_confidence,
@@ -26,13 +26,13 @@ RATES = st.integers(1, 999).map(lambda share: share / 1000)
 SCORES = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.0625, 4, width=32))
 
 
-def draws(generator: np.random.Generator, count: int) -> NominalScores:
+def draws(generator: np.random.Generator, count: int) -> MeasuredScores:
     """Skewed, heavy-tailed scores with peaks that go along with them only partly."""
     score = generator.lognormal(0, 0.8, count)
-    return NominalScores(score, score * generator.lognormal(0, 0.3, count) + 1)
+    return MeasuredScores(score, score * generator.lognormal(0, 0.3, count) + 1)
 
 
-def alarms(held: NominalScores, thresholds: Thresholds) -> np.ndarray:
+def alarms(held: MeasuredScores, thresholds: Thresholds) -> np.ndarray:
     return (held.score > thresholds.image) | (held.peak > thresholds.pixel)
 
 
@@ -52,7 +52,7 @@ def test_the_true_rate_lies_below_the_upper_rate_in_95_of_100_calibrations() -> 
     held = []
     for _ in range(2000):
         uniform = generator.random(59)
-        thresholds = conformal_thresholds(NominalScores(uniform, uniform), 1.0, 1.0, 0.05)
+        thresholds = conformal_thresholds(MeasuredScores(uniform, uniform), 1.0, 1.0, 0.05)
         held.append(1 - thresholds.image <= thresholds.upper_rate)
     assert np.mean(held) == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / 2000))
 
@@ -61,7 +61,7 @@ def test_the_true_rate_lies_below_the_upper_rate_in_95_of_100_calibrations() -> 
 @example(0.835, 199)
 def test_the_stated_rate_is_the_best_that_the_images_support(rate: float, num_images: int) -> None:
     values = np.arange(1.0, num_images + 1)
-    stated = conformal_thresholds(NominalScores(values, values), 1.0, 1.0, rate).supported_rate
+    stated = conformal_thresholds(MeasuredScores(values, values), 1.0, 1.0, rate).supported_rate
     exceeding = max(1, math.floor(Fraction(str(rate)) * (num_images + 1)))
     assert stated == pytest.approx(exceeding / (num_images + 1))
 
@@ -70,7 +70,7 @@ def test_the_stated_rate_is_the_best_that_the_images_support(rate: float, num_im
 def test_no_more_held_out_images_alarm_than_the_stated_rate_allows(
     values: np.ndarray, score_unit: float, peak_unit: float, rate: float
 ) -> None:
-    held = NominalScores(values.astype(np.float64), np.sqrt(values).astype(np.float64))
+    held = MeasuredScores(values.astype(np.float64), np.sqrt(values).astype(np.float64))
     thresholds = conformal_thresholds(held, score_unit, peak_unit, rate)
     allowed = round(thresholds.supported_rate * (len(values) + 1)) - 1
     assert alarms(held, thresholds).sum() <= allowed
@@ -78,7 +78,7 @@ def test_no_more_held_out_images_alarm_than_the_stated_rate_allows(
 
 @given(SCORES, RATES)
 def test_a_smaller_rate_never_gives_a_smaller_threshold(values: np.ndarray, rate: float) -> None:
-    held = NominalScores(values.astype(np.float64), values.astype(np.float64))
+    held = MeasuredScores(values.astype(np.float64), values.astype(np.float64))
     loose, tight = (conformal_thresholds(held, 1.0, 1.0, share) for share in (rate, rate / 2))
     assert (tight.image >= loose.image, tight.pixel >= loose.pixel) == (True, True)
 
@@ -86,7 +86,7 @@ def test_a_smaller_rate_never_gives_a_smaller_threshold(values: np.ndarray, rate
 @given(st.permutations(range(20)))
 def test_the_order_of_the_images_does_not_matter(order: list[int]) -> None:
     held = draws(np.random.default_rng(0), 20)
-    shuffled = NominalScores(held.score[order], held.peak[order])
+    shuffled = MeasuredScores(held.score[order], held.peak[order])
     assert conformal_thresholds(shuffled, 1.0, 2.0, 0.1) == conformal_thresholds(held, 1.0, 2.0, 0.1)
 
 
@@ -117,7 +117,7 @@ def test_nobody_is_asked_for_as_many_images_as_are_there(num_images: int) -> Non
 
 
 def test_ties_are_nominal() -> None:
-    flat = NominalScores(np.full(30, 0.5), np.full(30, 0.7))
+    flat = MeasuredScores(np.full(30, 0.5), np.full(30, 0.7))
     assert not alarms(flat, conformal_thresholds(flat, 0.5, 0.7, 0.3)).any()
 
 

@@ -226,7 +226,8 @@ def seam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def fitted(pictures: Sequence[Uint8], tile_px: int, folder: Path) -> Bundle:
-    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle
+    from fbft_calibration.fitting.bundling import fit_bundle
+    from fbft_calibration.fitting.settings import BundleSettings
     from fbft_calibration.fitting.students import FitSettings
     from fbft_edge.frames.images import write_image
 
