@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbft_calibration.benchmark.run import run_benchmark
-    from fbft_calibration.fitting.bundling import BundleSettings, fit_bundle, threshold_bundle
+    from fbft_calibration.fitting.bundling import fit_bundle, threshold_bundle
+    from fbft_calibration.fitting.settings import BundleSettings
 
 __all__ = ["BundleSettings", "fit_bundle", "run_benchmark", "threshold_bundle"]
 
 _HOMES = {
-    "BundleSettings": "fitting.bundling",
+    "BundleSettings": "fitting.settings",
     "fit_bundle": "fitting.bundling",
     "run_benchmark": "benchmark.run",
     "threshold_bundle": "fitting.bundling",
