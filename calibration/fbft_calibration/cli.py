@@ -18,6 +18,7 @@ from fbft_edge.cli.commands import command_parser
 from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
+from fbft_export.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +99,7 @@ def _add_fit_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("--overlap", type=int, default=1, metavar="PATCHES", help="shared by neighbouring tiles (default: %(default)s)")
     add("--held-out", type=float, default=1 / 3, metavar="FRACTION", help="of images, for thresholds (default: 1/3)")
     add("--false-alarm-rate", type=float, default=0.01, metavar="RATE", help="default: %(default)s")
-    add("--precision", choices=["bf16", "f32"], help="of the engine (default: bf16 where the CPU has it)")
+    add("--precision", choices=PRECISIONS["openvino"], help="of the engine (default: bf16 where the CPU has it)")
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
     add("--steps", type=int, default=600, help="most optimiser steps (default: %(default)s)")
     add("--prototypes", type=int, default=1024, metavar="N", help="at most; 0: as the paper (default: %(default)s)")

@@ -19,6 +19,7 @@ from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 from fbft_edge.names import CUDA_RUNTIMES
+from fbft_export.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +31,6 @@ _DIFFERENCES = {
     "score_max": "score {:.2%}",
     "verdict_flips": "{:.0f} flips",
 }
-PRECISIONS = {"openvino": ("bf16", "f32"), "tensorrt": ("fp16", "f32"), "tensorrt-rtx": ("fp16", "f32")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", choices=list(PRECISIONS), default="openvino", help="default: %(default)s")
     parser.add_argument(
         "--precision",
-        choices=["bf16", "f32", "fp16"],
+        choices=sorted({precision for offered in PRECISIONS.values() for precision in offered}),
         help="default: bf16 for openvino where the CPU has it, fp16 for TensorRT",
     )
     parser.add_argument(
@@ -129,7 +129,7 @@ def _built(bundle: Bundle, args: argparse.Namespace) -> Bundle:
     from fbft_export.engines import TensorRtSettings, export_tensorrt
 
     settings = TensorRtSettings(
-        precision=args.precision or "fp16",
+        precision=args.precision or PRECISIONS[args.runtime][0],
         targets=args.target,
         workspace_bytes=None if args.workspace_mib is None else args.workspace_mib << 20,
         timing_cache=args.timing_cache,
@@ -143,7 +143,7 @@ def _engine_table(bundle: Bundle) -> Table:
     table = Table("engine", "version", "targets", "size", "parity with float32", "state")
     for sidecar in sidecars(bundle):
         table.add_row(
-            *(sidecar.name, sidecar.version.split("-")[0], " ".join(sidecar.targets), _size(bundle, sidecar)),
+            *(sidecar.name, sidecar.release, " ".join(sidecar.targets), _size(bundle, sidecar)),
             "\n".join(_parity(place, figures) for place, figures in sidecar.parity.items()),
             "current" if sidecar.is_current(bundle) else "stale",
         )

@@ -45,7 +45,7 @@ def _cells(bundle: Bundle, sidecar: Sidecar) -> Iterator[tuple[str, ...]]:
     for place, parity in sidecar.parity.items():
         flips = parity.get("verdict_flips")
         yield (
-            *(name, " ".join(sidecar.targets), sidecar.version.split("-")[0], _PLACES.get(place, place)),
+            *(name, " ".join(sidecar.targets), sidecar.release, _PLACES.get(place, place)),
             f"{parity['num_tiles']:.0f}",
             *(f"{parity[figure]:.2%}" for figure in ("map_max", "map_mean", "score_max")),
             "not known" if flips is None else f"{flips:.0f}",

@@ -28,6 +28,7 @@ from fbft_export.device_parity import measure_device_parity, target_here
 from fbft_export.engine_report import update_report
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
 from fbft_export.parity import OF_THRESHOLDS, Parity, measure_parity
+from fbft_export.precisions import engine_name
 from fbft_export.tensorrt_builder import Plan, build_plan, offered_targets, require_targets, targets_by_plan
 
 _LEAST_MOST_TILES = 16
@@ -78,7 +79,7 @@ def add_openvino(draft: Bundle, precision: str | None = None) -> tuple[Bundle, P
     engine.close()
     parity.require_accepted(f"OpenVINO at {engine.precision}", engine.precision)
     sidecar = Sidecar(
-        name=f"openvino-{engine.precision}",
+        name=engine_name("openvino", engine.precision),
         runtime="openvino",
         version=openvino.__version__,
         targets=(platform.machine(),),
@@ -202,7 +203,7 @@ def _built_engine(
         timing_cache=settings.timing_cache,
     )
     is_default = settings.targets is None and len(targets) > 1
-    name = "-".join((runtime, settings.precision, *(() if is_default else targets)))
+    name = engine_name(runtime, settings.precision, () if is_default else targets)
     sidecar = Sidecar(
         name=name,
         runtime=runtime,

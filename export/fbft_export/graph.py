@@ -12,12 +12,11 @@ import onnx
 import torch
 from torch import nn
 
+from fbft_edge.bundle.reading import GRAPH_INPUT, GRAPH_OUTPUT
 from fbft_export.prototypes import Prototypes
 from fbft_export.students import Students, patch_distance
 from fbft_export.teacher import Teacher
 
-INPUT = "tiles"
-OUTPUT = "distances"
 _OPSET = 20
 _TINY = 1e-12  # keeps the root's gradient finite at 0, adds at most 1e-6; torch's exporter takes it for 0
 
@@ -71,8 +70,8 @@ def write_graph(model: PatchDistanceModel, path: Path) -> None:
         program = torch.onnx.export(
             model,
             (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=[GRAPH_INPUT],
+            output_names=[GRAPH_OUTPUT],
             dynamic_shapes={"tiles": {0: torch.export.Dim("batch", min=1, max=1024)}},
             opset_version=_OPSET,
             dynamo=True,
@@ -88,11 +87,11 @@ def write_graph(model: PatchDistanceModel, path: Path) -> None:
 
 def _feed_input_to_cast_alone(graph: onnx.ModelProto) -> None:
     """Let whatever else reads the uint8 input, such as its shape, read the cast's output: TensorRT insists."""
-    cast = next(node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] == INPUT)
+    cast = next(node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] == GRAPH_INPUT)
     for node in graph.graph.node:
         if node is not cast:
             for index, name in enumerate(node.input):
-                if name == INPUT:
+                if name == GRAPH_INPUT:
                     node.input[index] = cast.output[0]
     first = onnx.NodeProto()
     first.CopyFrom(cast)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from fbft_edge.errors import BundleError
+from fbft_export.tensor_file import write_tensors
 
 # What `fbft_export.graph` makes of them: stored with them, since a bundle's thresholds fit no other.
 PATCH_DISTANCE = "sqrt(d_F d_B) d_N"
@@ -43,8 +43,7 @@ class Prototypes(nn.Module):
 
 def save_prototypes(prototypes: Prototypes, path: Path) -> None:
     """Write `prototypes`, (count, embed_dim) float32."""
-    save_file({"prototypes": prototypes.vectors.contiguous()}, path, {"patch_distance": PATCH_DISTANCE})
-    path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
+    write_tensors({"prototypes": prototypes.vectors.numpy()}, path, {"patch_distance": PATCH_DISTANCE})
 
 
 def load_prototypes(path: Path) -> Prototypes:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
 
 from fbft_edge.frames.frame import Uint8
 from fbft_export.graph import PatchDistanceModel
+from fbft_export.tensor_file import write_tensors
 
 
 def write_reference(model: PatchDistanceModel, tiles: Uint8, path: Path) -> None:
@@ -25,5 +24,4 @@ def write_reference(model: PatchDistanceModel, tiles: Uint8, path: Path) -> None
     """
     with torch.inference_mode():
         distances = torch.cat([model(torch.from_numpy(tile[None])) for tile in tiles]).numpy()
-    save_file({"tiles": np.ascontiguousarray(tiles), "distances": distances}, path)
-    path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
+    write_tensors({"tiles": tiles, "distances": distances}, path)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+
+from fbft_export.tensor_file import write_tensors
 
 
 def _student(embed_dim: int) -> nn.Sequential:
@@ -57,8 +59,7 @@ def patch_distance(students: Students, f_j: torch.Tensor, f_k: torch.Tensor) -> 
 
 def save_students(students: Students, path: Path) -> None:
     """Write `forward_student.{0,2,4}.{weight,bias}` and the same of the backward student."""
-    save_file({name: tensor.contiguous() for name, tensor in students.state_dict().items()}, path)
-    path.chmod(0o644)  # safetensors writes 0600, and the line may run as another user
+    write_tensors({name: tensor.numpy() for name, tensor in students.state_dict().items()}, path)
 
 
 def load_students(path: Path) -> Students:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fbft_edge.bundle.reading import GRAPH_INPUT, GRAPH_OUTPUT
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
-from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
 from fbft_edge.detectors.tensorrt_library import NAMES, Library, load_library, log_of
 from fbft_edge.errors import EngineError
 from fbft_edge.progress import SILENT, Progress
@@ -181,11 +181,11 @@ def _require_signature(network: tensorrt.INetworkDefinition, tile_px: int) -> No
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     found = [(tensor.name, tensor.dtype.name, tuple(tensor.shape)) for tensor in (*inputs, *outputs)]
     names_and_types = [(name, dtype) for name, dtype, _ in found]
-    is_ours = names_and_types == [(INPUT, "UINT8"), (OUTPUT, "FLOAT")] and found[0][2] == (-1, tile_px, tile_px, 3)
-    if not is_ours:
+    expected = [(GRAPH_INPUT, "UINT8"), (GRAPH_OUTPUT, "FLOAT")]
+    if names_and_types != expected or found[0][2] != (-1, tile_px, tile_px, 3):
         raise EngineError(
-            f"the graph has the tensors {found}, expected uint8 {INPUT} of {tile_px}x{tile_px} px and float32 "
-            f"{OUTPUT}; fit the bundle again"
+            f"the graph has the tensors {found}, expected uint8 {GRAPH_INPUT} of {tile_px}x{tile_px} px and float32 "
+            f"{GRAPH_OUTPUT}; fit the bundle again"
         )
 
 
@@ -206,7 +206,7 @@ def _add_profile(
 ) -> None:
     least, best, most = ((batch, tile_px, tile_px, 3) for batch in batches)
     profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT, least, best, most)
+    profile.set_shape(GRAPH_INPUT, least, best, most)
     if config.add_optimization_profile(profile) < 0:
         raise EngineError(
             f"{NAMES[runtime]} refuses batches of {batches[0]}, {batches[1]} and {batches[2]} tiles "

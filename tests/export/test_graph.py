@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.bundle.reading import GRAPH, GRAPH_INPUT, GRAPH_OUTPUT, Bundle
 from fbft_edge.detectors.host import OpenVinoEngine, openvino_core
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.synthetic import render_part
-from fbft_export.graph import INPUT, OUTPUT
 from fbft_export.parity import PARITY_FILE
 
 
@@ -58,7 +57,11 @@ def test_normalisation_is_inside(small_model: torch.nn.Module) -> None:
 def test_tiles_go_in_as_bytes_and_distances_come_out_as_floats(graph: onnx.ModelProto) -> None:
     (tiles,), (distances,) = graph.graph.input, graph.graph.output
     types = tiles.type.tensor_type.elem_type, distances.type.tensor_type.elem_type
-    assert (tiles.name, distances.name, types) == (INPUT, OUTPUT, (onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT))
+    assert (tiles.name, distances.name, types) == (
+        GRAPH_INPUT,
+        GRAPH_OUTPUT,
+        (onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT),
+    )
 
 
 def test_only_the_batch_is_free(graph: onnx.ModelProto) -> None:
@@ -67,7 +70,7 @@ def test_only_the_batch_is_free(graph: onnx.ModelProto) -> None:
 
 
 def test_the_bytes_feed_nothing_but_a_cast(graph: onnx.ModelProto) -> None:
-    assert [node.op_type for node in graph.graph.node if INPUT in node.input] == ["Cast"]
+    assert [node.op_type for node in graph.graph.node if GRAPH_INPUT in node.input] == ["Cast"]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])

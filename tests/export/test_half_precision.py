@@ -17,11 +17,11 @@ from onnx import TensorProto, numpy_helper, parser
 from timm.layers import RmsNorm, SwiGLUPacked
 from timm.models import VisionTransformer
 
-from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.bundle.reading import GRAPH, GRAPH_INPUT, Bundle
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
-from fbft_export.graph import INPUT, PatchDistanceModel, write_graph
+from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
 from fbft_export.islands import DEFAULT, NONE, Kept, Wiring
 from fbft_export.parity import TOLERANCES, compare_distances, measure_parity
@@ -100,7 +100,7 @@ def test_nvidias_parser_and_builder_take_it_strongly_typed(vit: onnx.ModelProto,
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert tensorrt.OnnxParser(network, logger).parse(half_graph(vit, kept).SerializeToString())
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape(INPUT, *((batch, TILE_PX, TILE_PX, 3) for batch in (1, 4, 16)))
+    profile.set_shape(GRAPH_INPUT, *((batch, TILE_PX, TILE_PX, 3) for batch in (1, 4, 16)))
     config.add_optimization_profile(profile)
     targets = (tensorrt.ComputeCapability.SM86, tensorrt.ComputeCapability.SM89, tensorrt.ComputeCapability.SM120)
     config.num_compute_capabilities = len(targets)
@@ -147,7 +147,7 @@ def test_inputs_and_outputs_stay_as_they_are(vit: onnx.ModelProto, kept: Kept, e
 
 
 def test_the_bytes_feed_nothing_but_a_cast(vit: onnx.ModelProto) -> None:
-    assert [node.op_type for node in half_graph(vit).graph.node if INPUT in node.input] == ["Cast"]
+    assert [node.op_type for node in half_graph(vit).graph.node if GRAPH_INPUT in node.input] == ["Cast"]
 
 
 def test_integers_stay_as_they_are(vit: onnx.ModelProto) -> None:

@@ -14,9 +14,8 @@ import onnx
 import pytest
 from rich.console import Console
 
-from fbft_edge.bundle.reading import GRAPH, Bundle
+from fbft_edge.bundle.reading import GRAPH, GRAPH_INPUT, GRAPH_OUTPUT, Bundle
 from fbft_edge.cli.terminal import TerminalProgress
-from fbft_edge.detectors.tensorrt_engine import INPUT, OUTPUT
 from fbft_edge.detectors.tensorrt_library import log_of
 from fbft_edge.errors import EngineError
 from fbft_export.half_precision import half_graph
@@ -123,7 +122,7 @@ def test_the_library_sees_tiles_as_bytes_and_distances_as_floats(
     seen = [
         (tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in (network.get_input(0), network.get_output(0))
     ]
-    expected = [(INPUT, rtx.DataType.UINT8, (-1, 112, 112, 3)), (OUTPUT, rtx.DataType.FLOAT, (-1, 8, 8))]
+    expected = [(GRAPH_INPUT, rtx.DataType.UINT8, (-1, 112, 112, 3)), (GRAPH_OUTPUT, rtx.DataType.FLOAT, (-1, 8, 8))]
     assert (is_parsed, network.num_inputs, network.num_outputs, seen) == (True, 1, 1, expected)
 
 

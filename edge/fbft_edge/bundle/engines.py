@@ -56,6 +56,11 @@ class Sidecar:
     parity: Mapping[str, Mapping[str, _Difference]] = field(default_factory=dict)
 
     @property
+    def release(self) -> str:
+        """The runtime's version without what names its build."""
+        return self.version.split("-")[0]
+
+    @property
     def file(self) -> str:
         """Where it lies in the bundle."""
         return f"{ENGINES}/{self.name}.json"

@@ -25,6 +25,7 @@ from fbft_edge.strict_json import json_from_bytes
 MANIFEST = "bundle.json"
 SIGNATURE = "bundle.json.sig"
 GRAPH = "model.onnx"
+GRAPH_INPUT, GRAPH_OUTPUT = "tiles", "distances"
 STUDENTS = "students.safetensors"
 PROTOTYPES = "prototypes.safetensors"
 REPORT = "report.html"

@@ -6,12 +6,9 @@ Serves TensorRT and TensorRT for RTX alike. Knows nothing about frames, maps or 
 from __future__ import annotations
 
 from fbft_edge.bundle.engines import Sidecar
-from fbft_edge.bundle.reading import ENGINES, Bundle
+from fbft_edge.bundle.reading import ENGINES, GRAPH_INPUT, GRAPH_OUTPUT, Bundle
 from fbft_edge.detectors.tensorrt_library import deserialize
 from fbft_edge.errors import EngineError
-
-INPUT = "tiles"
-OUTPUT = "distances"
 
 
 class TensorRtEngine:
@@ -78,9 +75,9 @@ class TensorRtEngine:
 
     def _set(self, tiles: int, distances: int, batch: int) -> None:
         is_set = (
-            self._context.set_input_shape(INPUT, (batch, self._tile_px, self._tile_px, 3))
-            and self._context.set_tensor_address(INPUT, tiles)
-            and self._context.set_tensor_address(OUTPUT, distances)
+            self._context.set_input_shape(GRAPH_INPUT, (batch, self._tile_px, self._tile_px, 3))
+            and self._context.set_tensor_address(GRAPH_INPUT, tiles)
+            and self._context.set_tensor_address(GRAPH_OUTPUT, distances)
         )
         if not is_set:
             raise EngineError(f"{self._label} takes no batch of {batch} tiles; export the bundle again")
