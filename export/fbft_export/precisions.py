@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fbft_edge.names import CUDA_RUNTIMES
+
 # The first is the one to take unless told; OpenVINO's is the machine's own instead.
-PRECISIONS = {"openvino": ("bf16", "f32"), "tensorrt": ("fp16", "f32"), "tensorrt-rtx": ("fp16", "f32")}
+PRECISIONS = {"openvino": ("bf16", "f32"), **dict.fromkeys(CUDA_RUNTIMES, ("fp16", "f32"))}
 
 
 def engine_name(runtime: str, precision: str, targets: Sequence[str] = ()) -> str:

@@ -166,13 +166,14 @@ def test_a_bundle_of_any_frame_size_gets_a_modest_largest_batch(small_bundle: Bu
     assert profile_batches(dataclasses.replace(small_bundle, frame_sizes=())) == (1, 1, 16)
 
 
-def test_a_new_engine_takes_the_place_of_those_for_the_same_gpu_alone(
-    exported: tuple[Path, int, str, str], tmp_path: Path
+def test_a_new_engine_takes_the_place_of_those_for_the_same_gpu_alone_and_the_bundle_is_sealed_once(
+    exported: tuple[Path, int, str, str], tmp_path: Path, seals_of: Callable[[Path], int]
 ) -> None:
     shutil.copytree(exported[0], tmp_path / "copy.fbft")
     settings = TensorRtSettings("f32", ("sm_86",))
     bundle, _ = export_tensorrt(open_bundle(tmp_path / "copy.fbft"), "tensorrt-rtx", settings)
     plans = [name for name in bundle.files if name.endswith(".plan")]
+    assert seals_of(bundle.path) == 1
     assert plans == ["engines/tensorrt-rtx-f32-sm_86.plan", "engines/tensorrt-rtx-fp16-sm_75.plan"]
 
 

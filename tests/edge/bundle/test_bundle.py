@@ -32,7 +32,7 @@ from fbft_edge.bundle.reading import (
     Thresholds,
     open_bundle,
 )
-from fbft_edge.bundle.sealing import building, revising, seal_bundle, sign_bundle
+from fbft_edge.bundle.sealing import building, removed, revising, seal_bundle, sign_bundle, written
 from fbft_edge.bundle.signing import write_signing_keys
 from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError, BundleError
@@ -202,6 +202,29 @@ def test_a_leftover_of_an_interrupted_seal_does_no_harm(bundle: Bundle) -> None:
     (bundle.path / f"{MANIFEST}.partial").write_bytes(b"{")
     seal_bundle(bundle)
     assert open_bundle(bundle.path) == bundle
+
+
+# A draft vouches for what was written in it
+
+
+def test_a_draft_reads_what_was_written_in_it(bundle: Bundle) -> None:
+    (bundle.path / "new.bin").write_bytes(b"new")
+    draft = written(bundle, "new.bin")
+    assert (draft.read("new.bin"), draft.sha256, seal_bundle(draft).files) == (b"new", "", draft.files)
+
+
+def test_a_draft_does_not_read_what_was_altered_since_it_was_written(bundle: Bundle) -> None:
+    (bundle.path / "new.bin").write_bytes(b"new")
+    draft = written(bundle, "new.bin")
+    (bundle.path / "new.bin").write_bytes(b"now")
+    with pytest.raises(BundleError, match="was altered"):
+        draft.read("new.bin")
+
+
+def test_what_was_removed_from_a_draft_is_gone(bundle: Bundle) -> None:
+    name = next(iter(bundle.files))
+    draft = removed(bundle, name)
+    assert (name in draft.files, (draft.path / name).exists(), seal_bundle(draft).files) == (False, False, draft.files)
 
 
 # Building and revising are all or nothing, too
