@@ -251,7 +251,7 @@ def test_listen_shows_json_on_request(endpoint: str) -> None:
 def test_listen_reports_invalid_messages_and_goes_on(endpoint: str) -> None:
     with publishing(endpoint):
         done = run("listen", "--connect", endpoint, "--count", "2", "--timeout", "30")
-    assert done.stderr.startswith("fbft-edge: error: header is not an object")
+    assert done.stderr.startswith("fbft-edge: error: the header is no fbft.result/1: ")
 
 
 def test_listen_gives_up_after_its_timeout(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
