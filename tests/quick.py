@@ -72,7 +72,7 @@ SLOW_TESTS = (
     "edge/detectors/test_anomaly_map.py::test_the_longest_frame_is_mapped_like_any_other",
     "edge/detectors/test_host.py::test_tile_borders_leave_no_step_on_synthetic_parts",
     "test_architecture.py::test_every_name_of_the_public_face_can_be_had",
-    "test_architecture.py::test_importing_the_public_face_loads_nothing_heavy",
+    "test_architecture.py::test_importing_the_public_faces_loads_nothing_heavy",
     "test_architecture.py::test_no_file_stands_at_the_top_that_a_stranger_would_not_look_for",
 )
 SLOW_FIXTURES = frozenset(("benchmarked", "bright_run", "shared_data", "small_bundle", "small_model"))

@@ -363,6 +363,7 @@ class Place:
             ("/etc/fbft-edge/", ""),
             ("/srv/bundles/", ""),
             ("timeout_s=1.0", f"timeout_s={DEADLINE_S}"),
+            ("duration_s=60.0", "duration_s=0.2"),
         ):
             text = text.replace(meant, here)
         return text

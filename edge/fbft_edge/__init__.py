@@ -5,26 +5,29 @@ Read what a line says:
     from fbft_edge import ResultSubscriber, Verdict
 
     with ResultSubscriber("tcp://127.0.0.1:5555") as results:
-        for result in results:
-            if result.verdict is Verdict.ANOMALOUS:
-                print(result.camera, result.score, [region.box_xyxy for region in result.regions])
+        result = results.receive(timeout_s=1.0)  # or, without an end: for result in results
+        if result is not None and result.verdict is Verdict.ANOMALOUS:
+            print(result.camera, result.score, [region.box_xyxy for region in result.regions])
 
 Inspect pictures of one's own:
 
     from fbft_edge import Inspector, read_image
 
     with Inspector("part.fbft") as inspector:
-        detection = inspector.inspect(read_image("part.png"))
+        detection = inspector.inspect(read_image("images/new/200.png"))
         print(detection.is_anomalous, detection.score, detection.mask.sum())
 
-Run a line, until it is stopped:
+Run a line:
+
+    from dataclasses import replace
 
     from fbft_edge import read_config, run_line
 
-    run_line(read_config("line.toml"))
+    config = read_config("line.toml")
+    run_line(replace(config, duration_s=60.0))  # as it stands in the file, without an end: until SIGINT or SIGTERM
 
-Every name is in `docs/api.md`; whatever else there is in the package is private by convention. Names are loaded when
-first used, so that asking a command for help costs nothing.
+The names below are public, and shown in `docs/api.md`; whatever else there is in the package is private by convention.
+They are loaded when first used, so that asking a command for help costs nothing.
 """
 
 from importlib import import_module
