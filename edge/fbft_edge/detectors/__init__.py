@@ -1,5 +1,6 @@
-"""Detectors: a frame's pixels in, a detection out; one module per runtime.
+"""Detectors: a frame's pixels in, a detection out; `host` for frames in host memory, `device` for a GPU.
 
+Tiles are cut (`tiling`), patch distances inferred, joined into an anomaly map (`anomaly_map`) and judged (`scoring`).
 Knows nothing about cameras, rates or messages.
 """
 
@@ -12,7 +13,7 @@ from fbft_edge.frames.frame import Detection, Pixels
 
 
 class Detector(Protocol):
-    """Finds defects in frames of one size and pixel format."""
+    """Finds defects in frames of one layout: one size and pixel format."""
 
     @property
     def frames_in_flight(self) -> int:

@@ -1,4 +1,4 @@
-"""The CUDA detector: frames to the GPU once, the packed mask and a few numbers back.
+"""Frames uploaded to a GPU once in, detections out: only the packed mask, a small grid and two numbers come back.
 
 Tiles, patch distances and map never leave the device. Two frames may be in flight: while one is inferred, the next is
 copied. Knows nothing about cameras, rates or messages.

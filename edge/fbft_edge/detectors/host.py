@@ -1,4 +1,4 @@
-"""The OpenVINO detector: any CPU, bf16 where it is native.
+"""Frames in host memory in, detections out: OpenVINO infers on any CPU, in bf16 where that is native.
 
 Knows nothing about cameras, rates or messages.
 """
