@@ -59,6 +59,7 @@ SLOW_PLACES = (
     "test_docs.py",
     "test_installation.py",
     "test_release.py",
+    "test_tools.py",
 )
 SLOW_TESTS = (
     "edge/bundle/test_signing.py::test_a_fingerprint_is_that_of_the_documented_command",
