@@ -225,7 +225,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     reload.add_argument(
         "--force",
         action="store_true",
-        help="take it even if it calls most frames anomalous that were ok just now: for a change of product",
+        help="take it even if most verdicts differ from those just given, or if there is no frame to try it on: for a "
+        "change of product",
     )
     for verb, timeout_s in ((trigger, 5.0), (status, 5.0), (reload, 600.0)):
         add = verb.add_argument

@@ -212,6 +212,7 @@ class _Line:
 
     def _use(self, bundle: Bundle, opened: OpenModel) -> None:
         """Tell everyone which model inspects now."""
+        self._canary.forget()
         self._telemetry.use_model(opened.model.image_threshold, bundle.sha256, opened.reason)
         self._liveness.engine = self._engine = opened.reason
         if self._recorder is not None:

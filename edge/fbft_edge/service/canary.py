@@ -1,6 +1,7 @@
 """Messages in, the newest frames with what was said about them out: what a new model is tried on.
 
-Nominal frames stay before anomalous ones, and memory is bounded. Knows nothing about models.
+Nominal and anomalous frames are kept apart, so that neither push the other out, and memory is bounded. Knows nothing
+about models.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from fbft_edge.frames.frame import Frame
 from fbft_edge.messages.published import Published
 
-FRAMES_PER_CAMERA = 8
-BYTES_PER_CAMERA = 64 << 20
+FRAMES_OF_A_KIND = 6
+BYTES_OF_A_KIND = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +29,29 @@ class CanaryFrames:
     """Keeps the newest frames of each camera, as an observer of the line.
 
     Args:
-        most: Frames of each camera.
-        most_bytes: Pixels of each camera; one frame is kept in any case.
+        most: Frames of each camera that were ok, and as many that were anomalous.
+        most_bytes: Pixels of each camera that were ok, and as many anomalous; one frame of either is kept in any case.
     """
 
-    def __init__(self, most: int = FRAMES_PER_CAMERA, most_bytes: int = BYTES_PER_CAMERA) -> None:
+    def __init__(self, most: int = FRAMES_OF_A_KIND, most_bytes: int = BYTES_OF_A_KIND) -> None:
         self._most, self._most_bytes = most, most_bytes
-        self._kept: dict[str, tuple[deque[CanaryFrame], deque[CanaryFrame]]] = {}
+        self._kept: dict[tuple[bool, str], deque[CanaryFrame]] = {}
 
     def published(self, message: Published) -> None:
         """See `fbft_edge.messages.published.Observer`; frames are referred to, not copied."""
         if (fresh := message.fresh) is None:
             return
-        nominal, anomalous = self._kept.setdefault(message.camera, (deque(), deque()))
         detection = fresh.detection
-        kept = CanaryFrame(fresh.frame, detection.score, detection.is_anomalous)
-        (anomalous if detection.is_anomalous else nominal).append(kept)
-        most = max(1, min(self._most, self._most_bytes // fresh.frame.pixels.nbytes))
-        while len(nominal) + len(anomalous) > most:
-            (anomalous or nominal).popleft()
+        kept = self._kept.setdefault((detection.is_anomalous, message.camera), deque())
+        kept.append(CanaryFrame(fresh.frame, detection.score, detection.is_anomalous))
+        while len(kept) > max(1, min(self._most, self._most_bytes // fresh.frame.pixels.nbytes)):
+            kept.popleft()
+
+    def forget(self) -> None:
+        """Keep none of the frames: another model says other things, perhaps about another product."""
+        self._kept = {}
 
     def frames(self) -> list[CanaryFrame]:
         """What is kept of every camera, nominal ones first, newest first."""
-        kept = list(self._kept.values())
-        nominal = [frame for frames, _ in kept for frame in reversed(list(frames))]
-        return nominal + [frame for _, frames in kept for frame in reversed(list(frames))]
+        kept = [list(frames) for _, frames in sorted(self._kept.copy().items(), key=lambda entry: entry[0][0])]
+        return [frame for frames in kept for frame in reversed(frames)]

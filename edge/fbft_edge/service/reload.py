@@ -1,7 +1,8 @@
 """Another bundle while the line runs: a path in, a report out, and a model that takes over between two frames.
 
 The bundle is verified, its engine loaded aside and tried on frames that the line has just inspected before it takes
-over; whatever goes wrong until then leaves everything as it was. Knows nothing about sockets.
+over; whatever goes wrong until then leaves everything as it was. A model that would blind the line, or about which the
+trial can say nothing, takes over by force alone. Knows nothing about sockets.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+import numpy as np
+
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors.model import Model, OpenModel
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
+from fbft_edge.frames.frame import Detection, Frame
 from fbft_edge.service.canary import CanaryFrame
 
-MOST_NEWLY_ANOMALOUS = 0.5
+MOST_FLIPPED = 0.5
 JOIN_TIMEOUT_S = 10.0
 _ARGUMENTS = {"bundle", "force"}
 
@@ -57,22 +61,25 @@ class ReloadReport:
         bundle: Its folder.
         bundle_sha256: Identifies it.
         engine: What runs it, and why that.
-        trials: Frames that it was tried on; none when the line had inspected none.
+        trials: Frames that it was tried on.
+        objection: Why it would not have been taken without force; None where the trial found nothing.
     """
 
     bundle: Path
     bundle_sha256: str
     engine: str
     trials: tuple[Trial, ...]
+    objection: str | None = None
 
     @property
     def text(self) -> str:
         """The report in one line."""
-        flipped, nominal = _newly_anomalous(self.trials), sum(not trial.was_anomalous for trial in self.trials)
-        newly_ok = sum(trial.was_anomalous and not trial.is_anomalous for trial in self.trials)
+        (alarms, nominal), (passes, anomalous) = _flipped(self.trials, False), _flipped(self.trials, True)
+        forced = f"; BY FORCE, though it {self.objection}" if self.objection else ""
         return (
             f"{self.bundle} ({self.bundle_sha256[:12]}) inspects now on {self.engine}; tried on {len(self.trials)} "
-            f"frames: {flipped} of {nominal} that were ok are anomalous, {newly_ok} that were anomalous are ok"
+            f"frames: {alarms} of {nominal} that were ok are anomalous, {passes} of {anomalous} that were anomalous "
+            f"are ok{forced}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +89,7 @@ class ReloadReport:
             "bundle_sha256": self.bundle_sha256,
             "engine": self.engine,
             "trials": [asdict(trial) for trial in self.trials],
+            "objection": self.objection,
         }
 
 
@@ -94,7 +102,8 @@ class Reloader:
         canary: Frames to try a new model on.
         trusted: Public keys; when there are any, one of them must have signed the bundle.
         replaced: Called after a model took over; must not raise.
-        most_newly_anomalous: A model is refused when it calls a larger share of the frames that were ok anomalous.
+        most_flipped: A model is refused when it calls a larger share of the frames that were ok anomalous, or a
+            larger share of those that were anomalous ok.
     """
 
     def __init__(
@@ -104,10 +113,10 @@ class Reloader:
         canary: Callable[[], Sequence[CanaryFrame]],
         trusted: Sequence[Path] = (),
         replaced: Callable[[Bundle, OpenModel], None] = lambda bundle, opened: None,
-        most_newly_anomalous: float = MOST_NEWLY_ANOMALOUS,
+        most_flipped: float = MOST_FLIPPED,
     ) -> None:
         self._line, self._open_model, self._canary = line, open_model, canary
-        self._trusted, self._replaced, self._most = trusted, replaced, most_newly_anomalous
+        self._trusted, self._replaced, self._most = trusted, replaced, most_flipped
         self._lock = threading.Lock()
 
     def reload(self, path: Path, *, force: bool = False) -> ReloadReport:
@@ -117,7 +126,8 @@ class Reloader:
 
         Args:
             path: The bundle's folder; the one that runs may be loaded again.
-            force: Take a model that calls too many frames anomalous.
+            force: Take a model whatever its verdicts are, and without any frame to try it on; it must still be
+                verified, and be able to inspect.
 
         Raises:
             FbftError: The bundle is not taken; the old model goes on.
@@ -133,16 +143,21 @@ class Reloader:
         bundle = open_bundle(path, self._trusted)
         opened = self._open_model(bundle)
         try:
-            trials = tuple(_trial(opened.model, frame) for frame in self._canary())
-            if not force:
-                _require_likeness(path, trials, self._most)
+            frames = self._canary()
+            trials = tuple(_trial(opened.model, frame) for frame in frames)
+            objection = _objection(opened.model, frames, trials, self._most)
+            if objection and not force:
+                raise BundleError(
+                    f"{path} is not taken, it {objection}; check the bundle, or if this is meant, "
+                    f"fbft-edge command reload {path} --force"
+                )
         except BaseException:
             opened.model.detectors.close()
             raise
         self._line.replace_model(opened.model)
         self._replaced(bundle, opened)
-        report = ReloadReport(path, bundle.sha256, opened.reason, trials)
-        _logger.info("%s", report.text)
+        report = ReloadReport(path, bundle.sha256, opened.reason, trials, objection)
+        _logger.log(logging.WARNING if objection else logging.INFO, "%s", report.text)
         return report
 
 
@@ -194,7 +209,12 @@ def _reload_when_asked(asked: SimpleQueue[bool], reload: Callable[[], object]) -
 
 
 def _trial(model: Model, kept: CanaryFrame) -> Trial:
+    found = _inspected(model, kept.frame)
     frame = kept.frame
+    return Trial(frame.camera, frame.frame_id, kept.score, found.score, kept.is_anomalous, found.is_anomalous)
+
+
+def _inspected(model: Model, frame: Frame) -> Detection:
     try:
         found = model.detectors.of(frame.layout).begin(frame.pixels)()
     except Exception as error:
@@ -207,17 +227,43 @@ def _trial(model: Model, kept: CanaryFrame) -> Trial:
             f"the new model's score of frame {frame.frame_id} of camera {frame.camera} is not a number; "
             "export again with --precision f32"
         )
-    return Trial(frame.camera, frame.frame_id, kept.score, found.score, kept.is_anomalous, found.is_anomalous)
+    return found
 
 
-def _newly_anomalous(trials: Sequence[Trial]) -> int:
-    return sum(trial.is_anomalous and not trial.was_anomalous for trial in trials)
+def _flipped(trials: Sequence[Trial], was_anomalous: bool) -> tuple[int, int]:
+    """How many of the frames that had this verdict have the other one now, and how many there are."""
+    of_these = [trial for trial in trials if trial.was_anomalous is was_anomalous]
+    return sum(trial.is_anomalous is not was_anomalous for trial in of_these), len(of_these)
 
 
-def _require_likeness(path: Path, trials: Sequence[Trial], most: float) -> None:
-    flipped, nominal = _newly_anomalous(trials), sum(not trial.was_anomalous for trial in trials)
-    if flipped > most * nominal:
-        raise BundleError(
-            f"{path} calls {flipped} of {nominal} frames anomalous that were ok just now, more than {most:.0%}; "
-            "fit it on images of this camera and product, or reload with force if this is meant"
+def _objection(model: Model, frames: Sequence[CanaryFrame], trials: Sequence[Trial], most: float) -> str | None:
+    """What speaks against a model after its trial, as the rest of a sentence."""
+    (alarms, nominal), (passes, anomalous) = _flipped(trials, False), _flipped(trials, True)
+    if not trials:
+        return "could not be tried: the line has inspected no frame yet since it began, or since its last reload"
+    if passes > most * anomalous:
+        return f"calls {passes} of {anomalous} frames ok that were anomalous just now, more than {most:.0%}"
+    if alarms > most * nominal:
+        return f"calls {alarms} of {nominal} frames anomalous that were ok just now, more than {most:.0%}"
+    if not anomalous and not _inspected(model, _defaced(frames[0].frame)).is_anomalous:
+        return (
+            f"calls a frame of camera {frames[0].frame.camera} ok even with a chequerboard over its middle, and the "
+            "line has kept no anomalous one to try it on"
         )
+    return None
+
+
+def _defaced(frame: Frame) -> Frame:
+    """A frame with a black and white chequerboard over its middle: what no nominal image looks like.
+
+    It stands in for the anomalous frames that a good line does not have. Bytes are painted, not colours, so that it
+    works in every pixel format.
+    """
+    pixels = frame.pixels.copy()
+    rows, columns = pixels.shape[:2]
+    middle = pixels[rows // 4 : -(rows // 4) or None, columns // 4 : -(columns // 4) or None]
+    side = max(1, min(middle.shape[:2]) // 2)
+    down, across = (np.arange(length) // side % 2 == 0 for length in middle.shape[:2])
+    middle[...] = 0
+    middle[down[:, None] ^ across] = np.iinfo(pixels.dtype).max
+    return replace(frame, pixels=pixels)

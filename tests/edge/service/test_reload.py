@@ -29,7 +29,7 @@ from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
 from fbft_edge.frames.frame import Frame, Uint8
 from fbft_edge.frames.images import read_image
-from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
 from fbft_edge.service.canary import CanaryFrames
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
@@ -41,6 +41,7 @@ MessageSource = Callable[[str], Any]
 SIZE = (84, 98)
 LAYOUTS = [FrameLayout(*SIZE)]
 STRICT = Thresholds(0.01, 0.02, 0.01, 0.01, 0.05, 100)
+BLIND = Thresholds(4.0, 4.0, 0.01, 0.01, 0.05, 100)
 
 
 def picture(level: int, size: tuple[int, int] = SIZE) -> Uint8:
@@ -169,12 +170,18 @@ def test_whoever_needs_to_know_is_told_after_the_takeover(line: Line, bundle: Bu
     def replaced(new: Bundle, model: OpenModel) -> None:
         told.append((new.sha256, line.inference.model.bundle_sha256))
 
-    reloader(line, replaced=replaced).reload(strict_bundle.path)
+    reloader(line, replaced=replaced).reload(strict_bundle.path, force=True)
     assert told == [(strict_bundle.sha256, strict_bundle.sha256)]
 
 
-def test_a_line_that_has_inspected_nothing_takes_a_bundle_untried(line: Line, strict_bundle: Bundle) -> None:
-    assert reloader(line).reload(strict_bundle.path).trials == ()
+def test_a_bundle_that_can_be_tried_on_nothing_is_taken_by_force_alone(
+    line: Line, bundle: Bundle, strict_bundle: Bundle
+) -> None:
+    with pytest.raises(BundleError, match=r"could not be tried.*--force"):
+        reloader(line).reload(strict_bundle.path)
+    expect_unchanged(line, bundle)
+    report = reloader(line).reload(strict_bundle.path, force=True)
+    assert (report.trials, "BY FORCE, though it could not be tried" in report.text) == ((), True)
 
 
 def test_a_model_that_finds_what_the_old_one_missed_among_anomalous_frames_is_taken(
@@ -186,6 +193,12 @@ def test_a_model_that_finds_what_the_old_one_missed_among_anomalous_frames_is_ta
 
 
 # Refusals
+
+
+@pytest.fixture
+def blind_bundle(bright_bundle: BrightBundle) -> Bundle:
+    """Calls everything ok."""
+    return bright_bundle(thresholds=BLIND)
 
 
 def expect_unchanged(line: Line, bundle: Bundle) -> None:
@@ -200,6 +213,54 @@ def test_a_model_that_calls_good_frames_anomalous_is_refused(
     with pytest.raises(BundleError, match=r"4 of 4 frames anomalous.*force"):
         reloader(line, canary).reload(strict_bundle.path)
     expect_unchanged(line, bundle)
+
+
+def test_a_model_that_calls_anomalous_frames_ok_is_refused_and_by_force_says_so(
+    line: Line, canary: CanaryFrames, bundle: Bundle, blind_bundle: Bundle
+) -> None:
+    objection = "2 of 2 frames ok that were anomalous just now"
+    with pytest.raises(BundleError, match=f"{objection}.*--force"):
+        reloader(line, canary).reload(blind_bundle.path)
+    expect_unchanged(line, bundle)
+    report = reloader(line, canary).reload(blind_bundle.path, force=True)
+    assert (objection in report.to_json()["objection"], objection in report.text) == (True, True)
+
+
+@pytest.mark.parametrize(("faint", "is_taken"), [(2, True), (3, False)])
+def test_more_than_half_of_the_anomalous_frames_is_too_many(
+    line: Line, messages: MessageSource, bright_bundle: BrightBundle, faint: int, is_taken: bool
+) -> None:
+    canary, source = CanaryFrames(), messages("press-1")
+    for index in range(4):
+        level = 160 if index < faint else 240
+        canary.published(source.fresh(level / 255, picture(level)))
+    duller = bright_bundle(thresholds=dataclasses.replace(STRICT, image=0.8, pixel=0.9))
+    if is_taken:
+        assert reloader(line, canary).reload(duller.path).objection is None
+    else:
+        with pytest.raises(BundleError, match="3 of 4 frames ok"):
+            reloader(line, canary).reload(duller.path)
+
+
+@pytest.mark.parametrize(
+    "pixel_format", [PixelFormat.RGB8, PixelFormat.MONO16, PixelFormat.NV12, PixelFormat.BAYER_RG8]
+)
+def test_a_line_that_saw_nothing_anomalous_still_refuses_a_model_that_finds_nothing(
+    line: Line, messages: MessageSource, bundle: Bundle, blind_bundle: Bundle, pixel_format: PixelFormat
+) -> None:
+    canary, source = CanaryFrames(), messages("press-1")
+    rows = SIZE[0] * 3 // 2 if pixel_format is PixelFormat.NV12 else SIZE[0]
+    shape = (rows, SIZE[1], 3) if pixel_format is PixelFormat.RGB8 else (rows, SIZE[1])
+    pixels = np.full(shape, 16, np.uint16 if pixel_format is PixelFormat.MONO16 else np.uint8)
+    pixels[SIZE[0] :] = 128  # NV12: grey
+    message, before = source.fresh(0.1, picture(16)), pixels.copy()
+    frame = dataclasses.replace(message.fresh.frame, pixels=pixels, pixel_format=pixel_format)
+    canary.published(dataclasses.replace(message, fresh=dataclasses.replace(message.fresh, frame=frame)))
+    with pytest.raises(BundleError, match="chequerboard"):
+        reloader(line, canary).reload(blind_bundle.path)
+    expect_unchanged(line, bundle)
+    assert reloader(line, canary).reload(bundle.path).objection is None
+    assert (pixels == before).all()
 
 
 @pytest.mark.parametrize(("bright", "is_taken"), [(2, True), (3, False)])
@@ -247,7 +308,7 @@ def test_where_keys_are_trusted_one_of_them_must_have_signed(
         reload(strict_bundle.path)
     expect_unchanged(line, bundle)
     sign_bundle(strict_bundle.path, secret)
-    assert reload(strict_bundle.path).bundle_sha256 == strict_bundle.sha256
+    assert reload(strict_bundle.path, force=True).bundle_sha256 == strict_bundle.sha256
 
 
 def nan_bundle(bundle: Bundle) -> Bundle:
@@ -291,7 +352,7 @@ def test_a_second_reload_at_the_same_time_is_refused(line: Line, bundle: Bundle,
         return opened(new)
 
     busy = reloader(line, open_model=slow)
-    thread = threading.Thread(target=busy.reload, args=(strict_bundle.path,))
+    thread = threading.Thread(target=busy.reload, args=(strict_bundle.path,), kwargs={"force": True})
     thread.start()
     is_loading.wait(30)
     with pytest.raises(BundleError, match="another bundle is being loaded"):
@@ -334,10 +395,11 @@ def test_a_command_that_is_not_understood_is_refused(client: CommandClient, argu
 # SIGHUP
 
 
-def test_sighup_reloads(line: Line, strict_bundle: Bundle) -> None:
-    with reloading_on_hangup(lambda: reloader(line).reload(strict_bundle.path)):
+def test_sighup_reloads(line: Line, canary: CanaryFrames, bright_bundle: BrightBundle) -> None:
+    other = bright_bundle(thresholds=dataclasses.replace(STRICT, image=0.4, pixel=0.5))
+    with reloading_on_hangup(lambda: reloader(line, canary).reload(other.path)):
         os.kill(os.getpid(), signal.SIGHUP)
-        wait_until(lambda: line.inference.model.bundle_sha256 == strict_bundle.sha256)
+        wait_until(lambda: line.inference.model.bundle_sha256 == other.sha256)
 
 
 def test_signals_during_a_reload_cause_one_more() -> None:
@@ -386,11 +448,19 @@ def test_sighup_is_as_before_after_the_block() -> None:
 # Canary frames
 
 
-def test_nominal_frames_stay_before_anomalous_ones_and_the_newest_before_older(messages: MessageSource) -> None:
-    canary, source = CanaryFrames(most=3), messages("press-1")
-    for score in (0.1, 0.9, 0.2, 0.8, 0.3):
+def test_the_newest_frames_of_either_kind_are_kept_nominal_ones_first(messages: MessageSource) -> None:
+    canary, source = CanaryFrames(most=2), messages("press-1")
+    for score in (0.1, 0.9, 0.8, 0.7, 0.2, 0.3, *[0.4] * 20, 0.5):
         canary.published(source.fresh(score))
-    assert [frame.score for frame in canary.frames()] == [0.3, 0.2, 0.1]
+    assert [frame.score for frame in canary.frames()] == [0.5, 0.4, 0.7, 0.8]
+
+
+def test_what_another_model_said_is_forgotten(messages: MessageSource) -> None:
+    canary, source = CanaryFrames(), messages("press-1")
+    canary.published(source.fresh(0.1))
+    canary.forget()
+    canary.published(source.fresh(0.9))
+    assert [frame.score for frame in canary.frames()] == [0.9]
 
 
 def test_every_camera_has_its_frames(messages: MessageSource) -> None:
@@ -458,9 +528,9 @@ def resident_bytes() -> int:
 def test_the_memory_of_replaced_models_is_freed(fitted_line: Line, small_bundle: Bundle) -> None:
     old = weakref.ref(next(iter(fitted_line.inference.model.detectors._detectors.values())))
     reload = reloader(fitted_line, open_model=opened_small).reload
-    reload(small_bundle.path)
+    reload(small_bundle.path, force=True)
     resident = resident_bytes()
-    reload(small_bundle.path)
+    reload(small_bundle.path, force=True)
     fitted_line.wait_for_frames(2)
     fitted_line.inspections.clear()
     gc.collect()

@@ -153,8 +153,9 @@ def test_a_bundle_that_is_none_is_refused(
         ({"frame_sizes": ((64, 64),)}, "84x84"),
         ({"thresholds": None}, "has no thresholds"),
         ({"thresholds": Thresholds(0.001, 0.001, 0.01, 0.01, 0.05, 100)}, "anomalous that were ok just now"),
+        ({"thresholds": Thresholds(4.0, 4.0, 0.01, 0.01, 0.05, 100)}, "ok that were anomalous just now"),
     ],
-    ids=["other frames", "no thresholds", "everything anomalous"],
+    ids=["other frames", "no thresholds", "everything anomalous", "nothing anomalous"],
 )
 def test_a_bundle_that_does_not_fit_is_refused(
     running: Running, bright_bundle: Callable[..., Bundle], settings: dict[str, Any], words: str
