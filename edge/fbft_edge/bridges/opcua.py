@@ -35,6 +35,7 @@ from fbft_edge.bridges.opcua_variables import (
 from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
+from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Verdict
 from fbft_edge.messages.reading import Result
 
@@ -289,9 +290,17 @@ class _CameraObject:
         values = result_values(result)
         for name in EVENT_FIELDS:
             setattr(event, name, values[name])
-        score = "" if result.score is None else f", score {result.score:.6g} above {result.image_threshold:.6g}"
-        text = f"{result.camera}: frame {result.frame_id} is anomalous{score}, {len(result.regions)} regions"
+        text = event_text(result)
         await self._events.trigger(time_from_ns(result.captured_ns or result.published_ns), text)
+
+
+def event_text(result: Result) -> str:
+    """What an event says to a person about an anomalous result."""
+    peak = result.peak, result.pixel_threshold, result.peak_xy
+    numbers = (
+        "" if result.score is None else f": {explained(result.score, result.image_threshold, *peak, result.decided_by)}"
+    )
+    return f"{result.camera}: frame {result.frame_id} is anomalous{numbers}; {len(result.regions)} regions"
 
 
 def _variant_type(kind: str) -> ua.VariantType:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fbft_edge.closeable import Closeable
+from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Verdict
 from fbft_edge.line.pipeline import Status, Summary
 from fbft_edge.messages.header import Health
@@ -123,11 +124,19 @@ def result_line(result: Result) -> Text:
     """One received message in one line."""
     frame = "-" if result.frame_id is None else str(result.frame_id)
     line = Text(f"{result.site}/{result.camera} #{result.sequence}  ")
-    line.append_text(_verdict_text(result.verdict, result.score))
-    line.append(f"  threshold {result.image_threshold:.4g}  frame {frame}  regions {len(result.regions)}")
+    line.append(f"{result.verdict.value:9} ", COLOURS[result.verdict])
+    line.append(_numbers(result), COLOURS[result.verdict])
+    line.append(f"  frame {frame}  regions {len(result.regions)}")
     if result.lost:
         line.append(f"  lost {result.lost}", "bold red")
     return line.append(_health_text(result.health))
+
+
+def _numbers(result: Result) -> str:
+    if result.score is None:
+        return "score -"
+    peak = result.peak, result.pixel_threshold, result.peak_xy
+    return explained(result.score, result.image_threshold, *peak, result.decided_by)
 
 
 def result_json(result: Result) -> str:

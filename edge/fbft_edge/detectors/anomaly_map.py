@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fbft_edge.frames.frame import Float32
+from fbft_edge.frames.pixel_format import Window
 
 Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -88,6 +89,34 @@ class MapOperator:
             np.matmul(distances[:, band.columns], band.weights.T, out=wide[:, target])
         for band, target in _parts(self._row_bands, top, top + out.shape[0]):
             np.matmul(band.weights, wide[band.columns], out=out[target])
+
+
+class PeakFinder:
+    """Finds the part of a frame in which its map is largest, without making the map.
+
+    The map is blurred to about a patch, so one sample a patch shows its hills. Of hills whose tops differ by less than
+    such sampling does, it may find another one than the highest.
+
+    Args:
+        coarse: Makes maps with one sample a patch.
+        frame_size: (height, width) of the frames.
+    """
+
+    def __init__(self, coarse: MapOperator, frame_size: tuple[int, int]) -> None:
+        self._coarse, self._frame_size = coarse, frame_size
+        self._map = np.empty(coarse.frame_size, np.float32)
+
+    def window(self, distances: Float32) -> Window:
+        """The window in which the map of a patch grid is largest, one patch around the largest sample."""
+        self._coarse.apply(distances, self._map)
+        row, column = divmod(int(self._map.argmax()), self._map.shape[1])
+        (height, width), (rows, columns) = self._frame_size, self._map.shape
+        return Window(
+            max((row - 1) * height // rows, 0),
+            max((column - 1) * width // columns, 0),
+            min(-(-(row + 2) * height // rows), height),
+            min(-(-(column + 2) * width // columns), width),
+        )
 
 
 def _parts(bands: list[_Band], start: int, stop: int) -> Iterator[tuple[_Band, slice]]:

@@ -16,12 +16,12 @@ import numpy as np
 from fbft_edge.bundle.manifest import NOTHING_FLAGGED
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
-from fbft_edge.detectors.anomaly_map import MapOperator
+from fbft_edge.detectors.anomaly_map import MapOperator, PeakFinder
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
 from fbft_edge.detectors.kernels import read_cubins
 from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
-from fbft_edge.detectors.scoring import judge
+from fbft_edge.detectors.scoring import judge, peak_in
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
@@ -89,7 +89,9 @@ class CudaDetector(Closeable):
         self._thresholds = bundle.thresholds or NOTHING_FLAGGED
         self._layout = layout
         self.plan = TilePlan(bundle.tile, *layout.size)
-        self._map_operator = MapOperator(self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size, layout.size)
+        geometry = self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size
+        self._map_operator = MapOperator(*geometry, layout.size)
+        self._coarse = PeakFinder(MapOperator(*geometry, self.plan.grid), layout.size)
         kernels = FrameKernels(self.plan, layout.pixel_format, self._thresholds.pixel, with_map=with_map)
         self._sharpener = Sharpener(bundle, layout.pixel_format, self._thresholds.pixel) if sharpen else None
         self._driver = driver or cuda_driver()
@@ -186,12 +188,17 @@ class CudaDetector(Closeable):
         score, peak = (float(value) for value in self._finished(frame).host["result"])
         sharpen = None if self._sharpener is None else self._sharpener.of(frame.host["frame"])
         flagged, map_of = partial(self._flagged, frame), partial(self._map_of_window, frame)
-        return judge(score, peak, self.plan.frame_size, flagged, map_of, self._thresholds, sharpen)
+        peak_at = partial(self._peak_at, frame)
+        return judge(score, peak, self.plan.frame_size, flagged, map_of, peak_at, self._thresholds, sharpen)
 
     def _flagged(self, frame: DeviceFrame) -> Bool:
         """Where the device found the map above the pixel threshold, (height, width) bool."""
         packed = frame.host["mask"].view(np.uint8)
         return np.unpackbits(packed, axis=1, count=self.plan.frame_size[1]).view(np.bool_)
+
+    def _peak_at(self, frame: DeviceFrame) -> tuple[int, int]:
+        """Where the map is largest, x and y: the row maxima stay on the device, so it is looked for in the grid."""
+        return peak_in(partial(self._map_of_window, frame), self._coarse.window(frame.host["grid"]))
 
     def _map_of_window(self, frame: DeviceFrame, window: Window) -> Float32:
         """The anomaly map of a window from the stitched grid, (rows, columns) float32."""

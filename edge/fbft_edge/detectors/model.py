@@ -70,11 +70,13 @@ class Model:
         detectors: One for each frame layout.
         image_threshold: Scores above it are anomalous.
         bundle_sha256: Identifies the bundle.
+        pixel_threshold: Map values above it are anomalous.
     """
 
     detectors: DetectorPool[Detector]
     image_threshold: float
     bundle_sha256: str
+    pixel_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def open_model(
         BundleError: The bundle has no thresholds, or was fitted on frames of other sizes.
         EngineError: The engine that was asked for cannot run here.
     """
-    threshold = bundle.require_thresholds().image
+    thresholds = bundle.require_thresholds()
     opened: list[Detector] = []
     reasons: list[str] = []
 
@@ -117,4 +119,5 @@ def open_model(
     detectors = DetectorPool(make, most=None)
     for layout in layouts:
         detectors.of(layout)
-    return OpenModel(Model(detectors, threshold, bundle.sha256), "; ".join(dict.fromkeys(reasons)))
+    model = Model(detectors, thresholds.image, bundle.sha256, thresholds.pixel)
+    return OpenModel(model, "; ".join(dict.fromkeys(reasons)))

@@ -17,12 +17,13 @@ import numpy as np
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.errors import MapError
-from fbft_edge.frames.frame import MAX_REGIONS, Bool, Detection, Float32, Region
+from fbft_edge.frames.frame import MAX_REGIONS, Bool, DecidedBy, Detection, Float32, Region
 from fbft_edge.frames.pixel_format import Window
 
 TOP_FRACTION = 0.001
 OUTLINE_OF_PEAK = 0.5
 MapOfWindow = Callable[[Window], Float32]
+PeakAt = Callable[[], tuple[int, int]]
 Sharpen = Callable[[Bool, MapOfWindow], Bool]
 _SAMPLE_STRIDE = 16
 _FIRST_REACH_PX = 32
@@ -34,6 +35,7 @@ def judge(
     size: tuple[int, int],
     flagged: Callable[[], Bool],
     map_of: MapOfWindow,
+    peak_at: PeakAt,
     thresholds: Thresholds,
     sharpen: Sharpen | None = None,
 ) -> Detection:
@@ -47,6 +49,7 @@ def judge(
         size: (height, width) of the map.
         flagged: Makes the mask of `is_flagged`, (height, width) bool; not called where the peak is not flagged.
         map_of: The map of a window, (rows, columns) float32; asked for around what is flagged.
+        peak_at: Where the largest value lies, x and y; not called where the peak is flagged, as the map there says it.
         thresholds: Where `ok` ends.
         sharpen: Redraws a mask that is not empty, given the map of windows; the verdict stays as it is.
 
@@ -57,14 +60,18 @@ def judge(
         MapError: Score or peak is not a number, so that no verdict can stand on the map.
     """
     require_numbers(score, peak)
+    decided = decided_by(score, peak, thresholds)
+    is_bad = decided is not None
     if not is_flagged(peak, thresholds):
-        return Detection(score, peak, np.zeros(size, np.bool_), (), is_anomalous(score, peak, thresholds))
-    mask = outlined(flagged(), peak, thresholds, map_of)
+        return Detection(score, peak, np.zeros(size, np.bool_), (), is_bad, peak_xy=peak_at(), decided_by=decided)
+    mask = flagged()
+    peak_xy = peak_in(map_of, bounding_window(mask))
+    mask = outlined(mask, peak, thresholds, map_of)
     if sharpen is not None:
         mask = sharpen(mask, map_of)
     window = bounding_window(mask)
     regions = find_regions(np.ascontiguousarray(mask[window.part]), map_of(window), (window.left, window.top))
-    return Detection(score, peak, mask, regions, is_anomalous(score, peak, thresholds))
+    return Detection(score, peak, mask, regions, is_bad, peak_xy=peak_xy, decided_by=decided)
 
 
 def judge_map(anomaly_map: Float32, thresholds: Thresholds, sharpen: Sharpen | None = None) -> Detection:
@@ -89,12 +96,30 @@ def judge_map(anomaly_map: Float32, thresholds: Thresholds, sharpen: Sharpen | N
         return found
 
     height, width = anomaly_map.shape
-    return judge(image_score(anomaly_map), peak, (height, width), flagged, map_of, thresholds, sharpen)
+
+    def peak_at() -> tuple[int, int]:
+        return peak_in(map_of, Window(0, 0, height, width))
+
+    return judge(image_score(anomaly_map), peak, (height, width), flagged, map_of, peak_at, thresholds, sharpen)
+
+
+def peak_in(map_of: MapOfWindow, window: Window) -> tuple[int, int]:
+    """Where in the frame the largest map value of a window lies, x and y; of equal ones the first in reading order."""
+    row, column = divmod(int(map_of(window).argmax()), window.right - window.left)
+    return window.left + column, window.top + row
 
 
 def is_anomalous(score: float, peak: float, thresholds: Thresholds) -> bool:
     """The verdict of a map with this score and this largest value."""
-    return score > thresholds.image or bool(is_flagged(peak, thresholds))
+    return decided_by(score, peak, thresholds) is not None
+
+
+def decided_by(score: float, peak: float, thresholds: Thresholds) -> DecidedBy | None:
+    """Which threshold makes a map with this score and this largest value anomalous; None when none does."""
+    by_pixel = bool(is_flagged(peak, thresholds))
+    if score > thresholds.image:
+        return "both" if by_pixel else "image"
+    return "pixel" if by_pixel else None
 
 
 def is_flagged(value: float | Float32, thresholds: Thresholds) -> Bool | np.bool_:

@@ -56,20 +56,25 @@ class Entry:
         pixels: (height, width, 3) uint8 RGB, without marks.
         detection: What was found in it.
         closeup: Shown beside the picture, bare and marked; None for the smallest region.
+        note: Why the verdict is what it is, one line below the title.
     """
 
     title: str
     pixels: Uint8
     detection: Detection
     closeup: Closeup | None = None
+    note: str = ""
 
 
-def overlay(pixels: Uint8, detection: Detection) -> Uint8:
+def overlay(pixels: Uint8, detection: Detection, note: str = "") -> Uint8:
     """Outline the mask, just outside its pixels, and put brackets around regions the eye would miss.
+
+    What is anomalous without any region has brackets around its peak.
 
     Args:
         pixels: (height, width, 3) uint8 RGB; stays as it is.
         detection: Its mask has the same height and width.
+        note: Written along the upper or lower border, the one further away from the peak.
 
     Returns:
         A new picture of the same shape.
@@ -78,7 +83,12 @@ def overlay(pixels: Uint8, detection: Detection) -> Uint8:
     marked = _outlined(pixels, detection, thickness)
     for region in detection.regions:
         if _longer_side(region) < 0.06 * min(pixels.shape[:2]):
-            _bracket(marked, region, thickness)
+            _bracket(marked, region.box_xyxy, thickness)
+    if detection.is_anomalous and not detection.regions and detection.peak_xy is not None:
+        x, y = detection.peak_xy
+        _bracket(marked, (x, y, x + 1, y + 1), thickness)
+    if note:
+        _write_note(marked, note, detection.peak_xy)
     return marked
 
 
@@ -116,7 +126,8 @@ def card(entry: Entry, side_px: int = 420) -> Uint8:
         (height, width, 3) uint8 RGB, the same shape for every entry.
     """
     canvas = _filled(*_card_size(side_px), _CARD)
-    write(canvas, entry.title, (_GAP + 2, 32), 18, _BRIGHT)
+    write(canvas, entry.title, (_GAP + 2, 22 if entry.note else 32), 18, _BRIGHT)
+    write(canvas, entry.note, (_GAP + 2, 40), 12, _MUTED)
     _chip(canvas, Verdict.ANOMALOUS if entry.detection.is_anomalous else Verdict.OK)
     closeup = entry.closeup or smallest_region(entry.detection)
     marked = _outlined(entry.pixels, entry.detection, max(1, round(max(entry.pixels.shape[:2]) / side_px)))
@@ -223,10 +234,10 @@ def _disc(radius: int) -> Uint8:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
-def _bracket(canvas: Uint8, region: Region, thickness: int) -> None:
-    """Four corners at a distance from the region."""
+def _bracket(canvas: Uint8, box_xyxy: tuple[int, int, int, int], thickness: int) -> None:
+    """Four corners at a distance from a box."""
     away = 0.012 * min(canvas.shape[:2]) + 6
-    left, top, right, bottom = region.box_xyxy
+    left, top, right, bottom = box_xyxy
     corners = [(x, y) for x in (left - away, right + away) for y in (top - away, bottom + away)]
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
     for colour, width in ((_HALO, thickness + 2), (_AMBER, thickness)):
@@ -234,6 +245,15 @@ def _bracket(canvas: Uint8, region: Region, thickness: int) -> None:
             along_x, along_y = x + 0.35 * (middle_x - x), y + 0.35 * (middle_y - y)
             path = np.array([[along_x, y], [x, y], [x, along_y]])
             cv2.polylines(canvas, [np.rint(path).astype(np.int32)], False, colour, width, cv2.LINE_AA)
+
+
+def _write_note(canvas: Uint8, note: str, peak_xy: tuple[int, int] | None) -> None:
+    height = canvas.shape[0]
+    size_px = max(11, round(min(canvas.shape[:2]) / 45))
+    baseline = round(1.3 * size_px) if peak_xy is None or peak_xy[1] > height / 2 else height - round(0.6 * size_px)
+    for away_xy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        write(canvas, note, (size_px // 2 + 1 + away_xy[0], baseline + away_xy[1]), size_px, _HALO)
+    write(canvas, note, (size_px // 2 + 1, baseline), size_px, _AMBER)
 
 
 def _filled(height: int, width: int, colour: Colour) -> Uint8:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, Pixels, Uint8, layout_of, rgb_from_pixels
 
-__all__ = ["MAX_REGIONS", "Bool", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
+__all__ = ["MAX_REGIONS", "Bool", "DecidedBy", "Detection", "Float32", "Frame", "Pixels", "Region", "Uint8", "Verdict"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
+DecidedBy = Literal["image", "pixel", "both"]
 
 MAX_REGIONS = 256  # of a detection, and of a message
 
@@ -95,6 +97,9 @@ class Detection:
         regions: Connected components of the mask, largest peak first, at most `MAX_REGIONS`; the mask has all of them.
         is_anomalous: True when the score exceeds the image threshold or the mask is not empty.
         anomaly_map: (height, width) float32, or None when it was not asked for.
+        peak_xy: Where the largest value lies, pixels of the frame; None when it is not known.
+        decided_by: Which threshold makes it anomalous: `image`, exceeded by the score; `pixel`, by the peak; or `both`.
+            None when it is not anomalous, or not known.
     """
 
     score: float
@@ -103,3 +108,5 @@ class Detection:
     regions: tuple[Region, ...]
     is_anomalous: bool
     anomaly_map: Float32 | None = None
+    peak_xy: tuple[int, int] | None = None
+    decided_by: DecidedBy | None = None

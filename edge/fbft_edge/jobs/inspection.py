@@ -23,6 +23,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import ArgumentError, ImageError, MapError
 from fbft_edge.frames.drawing import Entry, card, contact_sheet, overlay
+from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import image_paths, read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
@@ -183,7 +184,7 @@ class _Writer:
     """Writes what belongs to one image, and keeps the cards of the highest scores."""
 
     def __init__(self, bundle: Bundle, out: Path) -> None:
-        thresholds = bundle.require_thresholds()
+        thresholds = self._thresholds = bundle.require_thresholds()
         self._out = out
         self._constants = {
             "bundle_sha256": bundle.sha256,
@@ -210,6 +211,8 @@ class _Writer:
             **self._line(path, (height, width), verdict, None),
             "score": detection.score,
             "peak": detection.peak,
+            "peak_xy": detection.peak_xy,
+            "decided_by": detection.decided_by,
             "regions": [asdict(region) for region in detection.regions],
             "mask": f"masks/{name}.png",
             "overlay": f"overlays/{name}.jpg",
@@ -236,9 +239,12 @@ class _Writer:
 
     def _write_pictures(self, name: str, pixels: Uint8, detection: Detection) -> None:
         write_image(self._out / "masks" / f"{name}.png", detection.mask.astype(np.uint8) * 255)
-        write_image(self._out / "overlays" / f"{name}.jpg", overlay(pixels, detection))
+        peak = detection.peak, self._thresholds.pixel, detection.peak_xy
+        note = explained(detection.score, self._thresholds.image, *peak, detection.decided_by)
+        marked = overlay(pixels, detection, note if detection.is_anomalous else "")
+        write_image(self._out / "overlays" / f"{name}.jpg", marked)
         self._count += 1
-        picture = card(Entry(name, pixels, detection))
+        picture = card(Entry(name, pixels, detection, note=note))
         heapq.heappush(self._cards, (detection.score, -self._count, picture))
         if len(self._cards) > _NUM_CARDS:
             heapq.heappop(self._cards)
@@ -247,6 +253,8 @@ class _Writer:
 _NOTHING_DETECTED: dict[str, Any] = {
     "score": None,
     "peak": None,
+    "peak_xy": None,
+    "decided_by": None,
     "regions": [],
     "mask": None,
     "overlay": None,

@@ -198,7 +198,7 @@ class Pipeline:
 
     def _tick(self, due_ns: int) -> None:
         model = self._inference.model
-        bundle = encode_bundle(model.image_threshold, model.bundle_sha256)
+        bundle = encode_bundle(model.image_threshold, model.bundle_sha256, model.pixel_threshold)
         line = LineState(bundle, self._engine_fault(), self._advised())
         for station in self.stations.values():
             self._tell(station.publish(self._publisher.send, due_ns, line))

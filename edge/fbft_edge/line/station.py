@@ -155,7 +155,8 @@ class Station:
 
     def _encoded(self, inspection: Inspection) -> Finished:
         acquisition, found = inspection.acquisition, inspection.found
-        bundle = encode_bundle(inspection.model.image_threshold, inspection.model.bundle_sha256)
+        model = inspection.model
+        bundle = encode_bundle(model.image_threshold, model.bundle_sha256, model.pixel_threshold)
         trigger_id, frame = acquisition.trigger_id, acquisition.frame
         try:
             if isinstance(found, Exception):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
-from fbft_edge.frames.frame import MAX_REGIONS, Verdict
+from fbft_edge.frames.frame import MAX_REGIONS, DecidedBy, Verdict
 from fbft_edge.names import MAX_REASON_LENGTH, NAME_PATTERN, TRIGGER_ID_PATTERN
 
 _Schema = Literal["fbft.result/1"]
@@ -119,3 +119,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     ledger: HeaderLedger
     health: HeaderHealth
     trigger_id: _TriggerId | None = None
+    pixel_threshold: _Number | None = None
+    decided_by: DecidedBy | None = None
+    peak: _Number | None = None
+    peak_xy: tuple[_Integer, _Integer] | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import asdict as members_of
 
 from fbft_edge.errors import MessageError
-from fbft_edge.frames.frame import Bool, Region, Verdict
+from fbft_edge.frames.frame import Bool, DecidedBy, Region, Verdict
 from fbft_edge.messages.header import REQUIRED_CAUSES, SCHEMA, Header, Health
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.names import NAME_PATTERN, printable
@@ -50,6 +50,11 @@ class Result:
         preview_jpeg: The frame, small, as a JPEG file; None when the publisher sends none.
         lost: Messages of the same session missed just before this one; filled in by the subscriber.
         trigger_id: Of the trigger that asked for the frame; None without one.
+        pixel_threshold: Map values above it are anomalous; None when the publisher does not tell, as older ones.
+        decided_by: Which threshold makes the result anomalous: `image`, exceeded by the score; `pixel`, by the peak; or
+            `both`. None when it is not anomalous, or when the publisher does not tell.
+        peak: Largest map value; None without a detection, or when the publisher does not tell.
+        peak_xy: Where that lies in the frame, x and y; None without it, or when the publisher does not tell.
     """
 
     site: str
@@ -70,6 +75,10 @@ class Result:
     preview_jpeg: bytes | None
     lost: int = 0
     trigger_id: str | None = None
+    pixel_threshold: float | None = None
+    decided_by: DecidedBy | None = None
+    peak: float | None = None
+    peak_xy: tuple[int, int] | None = None
 
 
 def decode_message(parts: Sequence[bytes]) -> Result:
@@ -102,6 +111,10 @@ def decode_message(parts: Sequence[bytes]) -> Result:
         health=Health(**members_of(header.health)),
         preview_jpeg=parts[3] if len(parts) == 4 else None,
         trigger_id=header.trigger_id,
+        pixel_threshold=header.pixel_threshold,
+        decided_by=header.decided_by,
+        peak=header.peak,
+        peak_xy=header.peak_xy,
     )
 
 
@@ -166,4 +179,6 @@ def _is_consistent(header: Header) -> bool:
         and (has_detection or header.verdict not in (Verdict.OK, Verdict.ANOMALOUS))
         and (header.verdict is Verdict.FAULT) == (header.health.state == "fault")
         and (header.health.state == "ok") == (header.health.reason is None)
+        and (has_detection or (header.peak is None and header.peak_xy is None and header.decided_by is None))
+        and (header.decided_by is None or header.verdict is not Verdict.OK)
     )

@@ -32,6 +32,14 @@ from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.names import NAME_PATTERN, NAME_RULE
 
 PREVIEW_WIDTH_PX = 640
+_NOTHING_FOUND: dict[str, Any] = {
+    "score": None,
+    "regions": [],
+    "mask": None,
+    "peak": None,
+    "peak_xy": None,
+    "decided_by": None,
+}
 NO_BUNDLE_SHA256 = "0" * 64
 
 
@@ -88,6 +96,9 @@ def encode_detection(
         regions=[_region_json(region) for region in detection.regions[:MAX_REGIONS]],
         mask={"height": height, "width": width, "encoding": MASK_ENCODING},
         trigger_id=trigger_id,
+        peak=float(detection.peak),
+        peak_xy=None if detection.peak_xy is None else [int(position) for position in detection.peak_xy],
+        decided_by=detection.decided_by,
     )
     preview = _preview(frame.rgb) if with_preview else None
     mask = encode_mask(detection.mask)
@@ -100,13 +111,13 @@ def encode_no_detection(
     """Encode a failed inspection of a frame, or, without a frame, that nothing was inspected."""
     frame_id, captured_ns = (None, None) if frame is None else (frame.frame_id, frame.captured_ns)
     about = {"frame_id": frame_id, "captured_ns": captured_ns, "trigger_id": trigger_id}
-    fields = _members(**about, score=None, regions=[], mask=None)
+    fields = _members(**about, **_NOTHING_FOUND)
     return EncodedResult(Verdict.FAULT, captured_ns, None, error, fields, b"", None, bundle)
 
 
-def encode_bundle(image_threshold: float, bundle_sha256: str) -> str:
+def encode_bundle(image_threshold: float, bundle_sha256: str, pixel_threshold: float | None = None) -> str:
     """Encode which bundle a result was made with."""
-    return _members(image_threshold=image_threshold, bundle_sha256=bundle_sha256)
+    return _members(image_threshold=image_threshold, pixel_threshold=pixel_threshold, bundle_sha256=bundle_sha256)
 
 
 def encode_mask(mask: Bool) -> bytes:
@@ -122,6 +133,7 @@ class MessageWriter:
         camera: Names the camera in the topic and the header.
         image_threshold: Scores above it are anomalous; of results that do not name their bundle themselves.
         bundle_sha256: Identifies their bundle, 64 hexadecimal digits.
+        pixel_threshold: Map values above it are anomalous, or None when that is not to be told.
 
     Attributes:
         session: A UUID; a `sequence` never repeats within it.
@@ -132,7 +144,12 @@ class MessageWriter:
     """
 
     def __init__(
-        self, site: str, camera: str, image_threshold: float = 0.0, bundle_sha256: str = NO_BUNDLE_SHA256
+        self,
+        site: str,
+        camera: str,
+        image_threshold: float = 0.0,
+        bundle_sha256: str = NO_BUNDLE_SHA256,
+        pixel_threshold: float | None = None,
     ) -> None:
         for what, name in (("site", site), ("camera", camera)):
             if not NAME_PATTERN.fullmatch(name):
@@ -141,7 +158,7 @@ class MessageWriter:
         self._topic = topic_for(site, camera).encode()
         self.sequence = 0
         self._constant = _members(schema=SCHEMA, session=self.session, camera=camera)
-        self._bundle = encode_bundle(image_threshold, bundle_sha256)
+        self._bundle = encode_bundle(image_threshold, bundle_sha256, pixel_threshold)
 
     def write(
         self,

@@ -191,9 +191,12 @@ def read_recording(path: Path) -> Recording:
         if result.frame_id is None or result.captured_ns is None or result.score is None:
             raise RecordingError("its header is about no frame")
         frame = Frame(result.camera, result.frame_id, result.captured_ns, pixels, pixel_format)
-        peak = max((region.peak for region in result.regions), default=0.0)
+        peak = result.peak
+        if peak is None:  # written before messages told it
+            peak = max((region.peak for region in result.regions), default=0.0)
         is_anomalous = result.verdict is Verdict.ANOMALOUS
-        detection = Detection(result.score, peak, mask, result.regions, is_anomalous)
+        where, why = result.peak_xy, result.decided_by
+        detection = Detection(result.score, peak, mask, result.regions, is_anomalous, peak_xy=where, decided_by=why)
         return Recording(path, frame, result, detection, about.engine)
     except (FbftError, OSError, ValueError) as error:
         raise RecordingError(f"{path} is not a whole recording: {error}; remove it, or copy it again") from error

@@ -90,6 +90,20 @@ def test_a_line_carries_the_bundle_and_its_thresholds(bundle: Path, tmp_path: Pa
     assert (line["image_threshold"], line["pixel_threshold"]) == (0.5, 0.6)
 
 
+def test_a_line_says_which_threshold_decided_and_where_the_peak_lies(bundle: Path, tmp_path: Path) -> None:
+    inspect(
+        bundle,
+        tmp_path / "out",
+        *(write_part(tmp_path / f"{it}.png", is_bright=it == "bright") for it in ("bright", "dark")),
+    )
+    bright, dark = lines(tmp_path / "out")
+    (region,) = bright["regions"]
+    (x, y), (left, top, right, bottom) = bright["peak_xy"], region["box_xyxy"]
+
+    assert (left <= x < right, top <= y < bottom, bright["peak"]) == (True, True, region["peak"])
+    assert (bright["decided_by"], dark["decided_by"]) == ("both" if bright["score"] > 0.5 else "pixel", None)
+
+
 def test_the_mask_lies_where_the_part_is_bright(bundle: Path, tmp_path: Path) -> None:
     inspect(bundle, tmp_path / "out", write_part(tmp_path / "a.png", is_bright=True))
     mask = read_image(tmp_path / "out/masks/a.png")[..., 0] > 0

@@ -23,13 +23,13 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
 from fbft_edge.cli.main import main
 from fbft_edge.config import CameraConfig, LineConfig, PublishConfig
-from fbft_edge.frames.frame import Verdict
+from fbft_edge.frames.frame import Detection, Frame, Verdict
 from fbft_edge.line.assembly import run_line
 from fbft_edge.line.pipeline import Status, Summary
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
 from fbft_edge.messages.reading import decode_message
-from fbft_edge.messages.writing import MessageWriter, encode_no_detection
+from fbft_edge.messages.writing import MessageWriter, encode_detection, encode_no_detection
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
 SIDE = 84
@@ -346,6 +346,17 @@ def test_a_received_line_says_what_was_lost() -> None:
     line = result_line(replace(decode_message(parts), lost=4)).plain
     assert "lost 4" in line
     assert line.endswith("fault: camera: [red]gone")
+
+
+def test_a_received_line_says_which_threshold_decided_and_where() -> None:
+    frame = Frame("press-1", 7, 5, np.zeros((4, 4, 3), np.uint8))
+    found = Detection(0.25, 0.9, np.ones((4, 4), bool), (), True, peak_xy=(3, 2), decided_by="pixel")
+    encoded = encode_detection(frame, found)
+    writer = MessageWriter("hall-3", "press-1", 0.5, "ab" * 32, pixel_threshold=0.75)
+    result = decode_message(writer.write(encoded, encoded.verdict, 5, LEDGER, Health("ok")))
+    assert "anomalous peak 0.9 above 0.75 at (3, 2)  frame 7" in result_line(result).plain
+    told = json.loads(result_json(result))
+    assert [told[name] for name in ("pixel_threshold", "decided_by", "peak", "peak_xy")] == [0.75, "pixel", 0.9, [3, 2]]
 
 
 def test_a_received_json_line_is_json() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.detectors.anomaly_map import MapOperator, axis_operator
+from fbft_edge.detectors.anomaly_map import MapOperator, PeakFinder, axis_operator
 from fbft_edge.frames.frame import Float32
 
 torch = pytest.importorskip("torch", reason="the reference formula is torch's")
@@ -198,3 +198,21 @@ def test_the_flops_of_a_map_are_few_a_pixel(size: tuple[int, int]) -> None:
     # A block of 112 rows takes at most 13 patches; a whole matrix product would take all of them.
     assert at_least <= operator.flops <= 13 * at_least
     assert operator.flops <= 2 * (rows * width * columns + height * width * rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(PATCH_PX, st.integers(3, 30), st.integers(3, 30), st.data(), st.sampled_from([1.0, 0.6, 1.7]))
+def test_the_place_of_the_peak_is_found_without_the_map(
+    patch_px: int, rows: int, columns: int, data: st.DataObject, scale: float
+) -> None:
+    """A hot patch in noise, at any place, the corners included."""
+    distances = 0.2 * random_grid(rows, columns)
+    distances[data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))] = 1
+    scaled = rows * patch_px, columns * patch_px
+    frame = round(scaled[0] / scale), round(scaled[1] / scale)
+    whole = made_map(distances, patch_px, scaled, frame)
+
+    window = PeakFinder(operator_of((rows, columns), patch_px, scaled, (rows, columns)), frame).window(distances)
+
+    assert whole[window.part].max() == whole.max()
+    assert whole[window.part].size <= 16 * (patch_px / scale + 2) ** 2

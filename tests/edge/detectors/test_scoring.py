@@ -221,6 +221,8 @@ def test_a_map_is_judged_by_the_plain_definitions_whole_or_in_windows(
     thresholds = dataclasses.replace(THRESHOLDS, image=image, pixel=pixel, outline=share * pixel)
     score, peak, flagged = image_score(anomaly_map), float(anomaly_map.max()), anomaly_map > np.float32(pixel)
     packed = np.packbits(flagged, axis=1)
+    row, column = divmod(int(anomaly_map.argmax()), shape[1])
+    highest = column, row
 
     found = judge_map(anomaly_map, thresholds)
     from_windows = judge(
@@ -229,6 +231,7 @@ def test_a_map_is_judged_by_the_plain_definitions_whole_or_in_windows(
         shape,
         lambda: np.unpackbits(packed, axis=1, count=shape[1]).view(np.bool_),
         lambda window: anomaly_map[window.part].copy(),
+        lambda: highest,
         thresholds,
     )
 
@@ -239,14 +242,19 @@ def test_a_map_is_judged_by_the_plain_definitions_whole_or_in_windows(
     assert set(found.regions) == set(find_regions(mask, anomaly_map))
     assert found.is_anomalous == from_windows.is_anomalous == (score > image or flagged.any())
     assert (found.score, found.peak) == (from_windows.score, from_windows.peak) == (score, peak)
+    assert found.peak_xy == from_windows.peak_xy == highest
+    reasons = {(True, True): "both", (True, False): "image", (False, True): "pixel", (False, False): None}
+    assert found.decided_by == from_windows.decided_by == reasons[score > image, bool(flagged.any())]
 
 
 def test_nothing_of_a_map_is_asked_for_while_nothing_is_flagged() -> None:
     def nothing(*_: object) -> Bool:
         raise AssertionError
 
-    found = judge(0.5, THRESHOLDS.pixel, (30, 40), nothing, nothing, THRESHOLDS, nothing)  # type: ignore[arg-type]
+    size, at = (30, 40), (7, 9)
+    found = judge(0.5, THRESHOLDS.pixel, size, nothing, nothing, lambda: at, THRESHOLDS, nothing)  # type: ignore[arg-type]
     assert (found.is_anomalous, found.mask.shape, bool(found.mask.any()), found.regions) == (True, (30, 40), False, ())
+    assert (found.peak_xy, found.decided_by) == (at, "image")
 
 
 @pytest.mark.parametrize("pixel", [0.1, 0.3, 0.7, 1 / 3])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -67,6 +69,23 @@ def test_a_large_region_gets_only_its_outline() -> None:
     changed = np.argwhere((large != 128).any(axis=2))
 
     assert (changed.min(), changed.max()) == (198, 401)
+
+
+def test_what_is_anomalous_without_a_region_is_marked_at_its_peak() -> None:
+    nothing = detection(height=600, width=600)
+    marked = overlay(gray(600, 600), replace(nothing, is_anomalous=True, peak_xy=(300, 200), decided_by="image"))
+    rows, columns = np.nonzero((marked != 128).any(axis=2))
+
+    assert rows.min() < 200 < rows.max() < 230
+    assert columns.min() < 300 < columns.max() < 330
+
+
+@pytest.mark.parametrize(("peak_y", "changed"), [(100, slice(500, 600)), (500, slice(0, 100))])
+def test_a_note_stands_away_from_the_peak(peak_y: int, changed: slice) -> None:
+    marked = overlay(gray(600, 600), replace(detection(height=600, width=600), peak_xy=(300, peak_y)), "peak 0.9")
+    rows = np.nonzero((marked != 128).any(axis=(1, 2)))[0]
+
+    assert changed.start <= rows.min() <= rows.max() < changed.stop
 
 
 @pytest.mark.parametrize("box", [(0, 0, 2, 2), (158, 118, 160, 120), (0, 0, 160, 120)], ids=["first", "last", "all"])

@@ -103,7 +103,8 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 
 def test_the_header_has_exactly_the_members_of_the_contract() -> None:
-    assert set(header_of(written())) == set(SCHEMA["properties"]) == {*SCHEMA["required"], "trigger_id"}
+    later = {"trigger_id", "pixel_threshold", "decided_by", "peak", "peak_xy"}
+    assert set(header_of(written())) == set(SCHEMA["properties"]) == {*SCHEMA["required"], *later}
 
 
 def test_the_topic_names_site_and_camera() -> None:
@@ -253,15 +254,48 @@ def test_a_message_from_before_triggers_and_late_results_is_accepted() -> None:
     parts = written()
     header = header_of(parts)
     del header["trigger_id"], header["ledger"]["missed_triggers"], header["ledger"]["dropped"]["too_late"]
+    for name in ("pixel_threshold", "decided_by", "peak", "peak_xy"):
+        del header[name]
     VALIDATOR.validate(header)
     result = decode_message([parts[0], json.dumps(header).encode(), parts[2]])
     assert (result.trigger_id, result.ledger.missed_triggers, "too_late" in result.ledger.dropped) == (None, 0, False)
+    assert (result.pixel_threshold, result.decided_by, result.peak, result.peak_xy) == (None,) * 4
 
 
 def test_a_result_names_the_bundle_that_it_was_made_with_before_the_writers() -> None:
     encoded = encode_detection(frame(), detection(), bundle=encode_bundle(0.25, "cd" * 32))
     result = decode_message(writer().write(encoded, encoded.verdict, 5, LEDGER, OK))
     assert (result.image_threshold, result.bundle_sha256) == (0.25, "cd" * 32)
+
+
+@pytest.mark.parametrize("decided_by", ["image", "pixel", "both"])
+@pytest.mark.parametrize("said", [Verdict.ANOMALOUS, Verdict.STALE])
+def test_why_a_frame_is_anomalous_reads_back(decided_by: Any, said: Verdict) -> None:
+    encoded = encode_detection(frame(), detection(peak=1.25, peak_xy=(np.int64(3), 4), decided_by=decided_by))
+    parts = MessageWriter("hall-3", "press-1", 0.5, SHA256, pixel_threshold=0.75).write(encoded, said, 5, LEDGER, OK)
+    VALIDATOR.validate(header_of(parts))
+    result = decode_message(parts)
+    assert (result.pixel_threshold, result.decided_by, result.peak, result.peak_xy) == (0.75, decided_by, 1.25, (3, 4))
+
+
+NOTHING = {"verdict": "stale", "score": None, "mask": None, "regions": [], "peak": None, "peak_xy": None}
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"verdict": "ok", "decided_by": "pixel"},
+        {**NOTHING, "decided_by": "image"},
+        {**NOTHING, "peak": 0.5},
+        {**NOTHING, "peak_xy": [1, 2]},
+    ],
+)
+def test_a_reason_without_anything_to_explain_is_refused(contradiction: dict[str, Any]) -> None:
+    parts = with_header(contradiction)
+    message = [parts[0], parts[1], b"" if "mask" in contradiction else parts[2]]
+    assert not VALIDATOR.is_valid(header_of(message))
+    with pytest.raises(MessageError, match="contradict each other"):
+        decode_message(message)
 
 
 def test_a_drop_cause_of_a_later_publisher_is_accepted() -> None:

@@ -246,9 +246,18 @@ def test_both_detectors_find_the_same(bundle: Bundle, run_on_host: Run, shares_m
     assert [(each.box_xyxy, each.area_px) for each in found.regions] == [
         (each.box_xyxy, each.area_px) for each in expected.regions
     ]
-    assert found.is_anomalous == expected.is_anomalous
+    assert (found.is_anomalous, found.decided_by) == (expected.is_anomalous, expected.decided_by)
+    assert found.peak_xy == expected.peak_xy
     assert (found.score, found.peak) == pytest.approx((expected.score, expected.peak), rel=1e-3)
     assert [each.peak for each in found.regions] == pytest.approx([each.peak for each in expected.regions], rel=1e-5)
+
+
+def test_both_detectors_know_where_a_map_is_largest_that_is_not_flagged(bundle: Bundle, run_on_host: Run) -> None:
+    thresholds = dataclasses.replace(bundle.require_thresholds(), image=4.0, pixel=4.0)
+    blind = dataclasses.replace(bundle, thresholds=thresholds)
+    found = cuda_detector(blind, Driver(run_on_host, False)).detect(part(99, 12))
+    expected = OpenVinoDetector(blind, FrameLayout(*SIZE), "f32").detect(part(99, 12))
+    assert (found.regions, found.peak_xy) == ((), expected.peak_xy)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8, 1.0, 1.5], ids="of the threshold: {}".format)
