@@ -2,12 +2,12 @@
 
 Read what a line says:
 
-    from fbft_edge import ResultSubscriber, Verdict
+    from fbft_edge import ResultSubscriber
 
-    with ResultSubscriber("tcp://127.0.0.1:5555") as results:
-        result = results.receive(timeout_s=1.0)  # or, without an end: for result in results
-        if result is not None and result.verdict is Verdict.ANOMALOUS:
-            print(result.camera, result.score, [region.box_xyxy for region in result.regions])
+    with ResultSubscriber("tcp://127.0.0.1:5555", site="site", camera="camera") as results:
+        while True:
+            result = results.receive()  # the newest; None when the line is silent
+            write_output(accept=result is not None and result.is_good)
 
 Inspect pictures of one's own:
 

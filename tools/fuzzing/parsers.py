@@ -47,7 +47,7 @@ def _message(_: Path) -> Parser:
 
     # The largest mask, 16384x16384, takes 32 MiB packed and 256 MiB as booleans.
     # The largest mask that a message may hold takes 0.8 s by itself.
-    return Parser(decode_message, (MessageError,), 512 << 20, 5.0, is_multipart=True)
+    return Parser(lambda parts: decode_message(parts).mask, (MessageError,), 512 << 20, 5.0, is_multipart=True)
 
 
 def _bundle(folder: Path) -> Parser:

@@ -1,7 +1,8 @@
 """What a PLC may believe of each camera: received messages in, the camera's standing out; silence is a fault.
 
-The rule of every bridge is here: only a message that says `ok`, not older than two periods, is good. The time since
-the last message is taken when the standing is asked for, so a thread that hangs makes a fault and never an old `ok`.
+The rule of every bridge is here: only a message that says `ok`, sent at most two periods ago, is good. Its age is taken
+by the publisher's clock when the standing is asked for, so a line that falls silent, a network or a thread that hangs
+and a bridge that was held up make a fault and never an old `ok`.
 Knows nothing about Modbus, OPC UA or MQTT.
 """
 
@@ -17,12 +18,11 @@ from enum import IntEnum
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.age import oldest_s
+from fbft_edge.messages.header import Health
 from fbft_edge.messages.reading import Result
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
-SILENT_PERIODS = 2
-MIN_SILENCE_S = 0.1  # less is a pause of the operating system, not of the line
-UNKNOWN_PERIOD_SILENCE_S = 2.0
 TURN_S = 0.05
 JOIN_TIMEOUT_S = 5.0
 VERDICT_NUMBERS = {Verdict.FAULT: 0, Verdict.OK: 1, Verdict.ANOMALOUS: 2, Verdict.STALE: 3}
@@ -50,7 +50,7 @@ class Standing:
         verdict: Of the newest message; `FAULT` when there is none or it is too old.
         fault: Why; `NONE` unless the verdict is `FAULT`.
         reason: One line for the operator; None when there is nothing to say.
-        message: The newest message, without mask and preview; None when none has come.
+        message: The newest message, without mask and preview, however old; None when none has come.
         period_s: Between messages, given or learned; None when not known yet.
         results: Frames, and triggers without one, whose own result has come since the bridge started.
         anomalous: How many of the frames were anomalous.
@@ -77,34 +77,34 @@ class CameraState:
 
     Args:
         camera: The camera's name.
-        period_s: Between messages; None learns it as the mean since a session's first message. The grid is absolute:
-            late messages that come at once do not change it.
-        clock: Seconds that only go forward.
+        period_s: Between messages; None takes the one that the subscriber learned.
+        clock: `time.monotonic`, by which the subscriber dates messages.
     """
 
     def __init__(self, camera: str, period_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.camera = camera
         self._given_period_s, self._clock = period_s, clock
         self._lock = threading.Lock()
-        self._first: Result | None = None
         self._message: Result | None = None
         self._frame: tuple[str, int] | None = None
         self._missed: tuple[str, str | None] | None = None
-        self._received_s = 0.0
         self._results = self._anomalous = self._lost = 0
 
-    def receive(self, message: Result) -> bool:
-        """Take note of a message; True when it brings the one result of a frame or of a trigger without a frame."""
-        message = replace(message, mask=None, preview_jpeg=None)
+    def receive(self, message: Result) -> Result | None:
+        """Take note of a message.
+
+        Returns:
+            The one result of a frame, or of a trigger without a frame, if the message brings it, as it may be shown
+            later, too: an `ok` that is too old when it comes is a fault.
+        """
+        message = message.without_pictures()
         with self._lock:
-            if self._first is None or self._first.session != message.session:
-                self._first = message
-            self._message, self._received_s = message, self._clock()
+            self._message = message
             self._lost += message.lost
             is_new = self._is_own(message)
             self._results += is_new
             self._anomalous += is_new and message.verdict is Verdict.ANOMALOUS
-            return is_new
+            return self._believable(message) if is_new else None
 
     def standing(self) -> Standing:
         """How the camera stands now."""
@@ -123,10 +123,14 @@ class CameraState:
 
     @property
     def _period_s(self) -> float | None:
-        first, last = self._first, self._message
-        if self._given_period_s is not None or first is None or last is None or last.sequence <= first.sequence:
-            return self._given_period_s
-        return max(0.0, (last.published_ns - first.published_ns) / 1e9 / (last.sequence - first.sequence))
+        learned_s = None if self._message is None else self._message.period_s
+        return learned_s if self._given_period_s is None else self._given_period_s
+
+    def _believable(self, message: Result) -> Result:
+        fault, reason = self._fault()
+        if message.verdict is not Verdict.OK or fault is Fault.NONE:
+            return message
+        return replace(message, verdict=Verdict.FAULT, health=Health("fault", reason))
 
     def _is_own(self, message: Result) -> bool:
         if message.verdict is Verdict.STALE:
@@ -140,15 +144,13 @@ class CameraState:
     def _fault(self) -> tuple[Fault, str | None]:
         if self._message is None:
             return Fault.NO_MESSAGE, "no message yet"
-        silence_s, limit_s = self._clock() - self._received_s, self._silence_limit_s()
-        if silence_s > limit_s:
+        limit_s = oldest_s(self._period_s)
+        if self._message.sent_s is None:
+            return Fault.NO_MESSAGE, "the messages so far may have waited on the way"
+        if self._clock() - self._message.sent_s > limit_s:
             return Fault.SILENCE, f"no message for more than {limit_s:.3g} s"
         reason = self._message.health.reason
         return (_fault_of(reason) if self._message.verdict is Verdict.FAULT else Fault.NONE), reason
-
-    def _silence_limit_s(self) -> float:
-        period_s = self._period_s
-        return UNKNOWN_PERIOD_SILENCE_S if period_s is None else max(MIN_SILENCE_S, SILENT_PERIODS * period_s)
 
 
 def _fault_of(reason: str | None) -> Fault:
@@ -165,7 +167,7 @@ class Feed(Closeable):
     """Receives messages in a thread of its own, from `start` on, and hands them to the cameras' states.
 
     Args:
-        subscriber: Where they come from; closed with the feed.
+        subscriber: Where they come from, every one of them; closed with the feed.
         cameras: States by camera name; messages of others are passed over.
         listener: Called in the thread with each own result; must return at once.
 
@@ -213,5 +215,5 @@ class Feed(Closeable):
             _logger.warning("%s", error)
             return
         state = None if message is None else self._cameras.get(message.camera)
-        if message is not None and state is not None and state.receive(message):
-            self._listener(state, message)
+        if message is not None and state is not None and (result := state.receive(message)) is not None:
+            self._listener(state, result)

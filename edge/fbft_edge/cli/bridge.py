@@ -228,11 +228,15 @@ async def _run(feed: Feed, about: str, refresh: Callable[[], Awaitable[None]] | 
 def _states(args: argparse.Namespace) -> list[CameraState]:
     from fbft_edge.bridges.camera_state import CameraState
 
-    return [CameraState(camera, args.period) for camera in dict.fromkeys(args.camera or [DEFAULT_CAMERA])]
+    return [CameraState(camera, args.period) for camera in _names(args)]
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(args.camera or [DEFAULT_CAMERA]))
 
 
 def _cameras(args: argparse.Namespace) -> str:
-    return f"{args.site}/{', '.join(dict.fromkeys(args.camera or ['camera']))} from {args.connect}"
+    return f"{args.site}/{', '.join(_names(args))} from {args.connect}"
 
 
 def _feed(args: argparse.Namespace, states: list[CameraState], listener: Listener) -> Feed:
@@ -244,7 +248,8 @@ def _feed(args: argparse.Namespace, states: list[CameraState], listener: Listene
 def _subscriber(args: argparse.Namespace) -> ResultSubscriber:
     from fbft_edge.sockets.subscriber import ResultSubscriber
 
-    return ResultSubscriber(args.connect, site=args.site, server_key=args.server_key, secret_key=args.secret_key)
+    keys = {"server_key": args.server_key, "secret_key": args.secret_key}
+    return ResultSubscriber(args.connect, site=args.site, camera=_names(args), every=True, **keys)
 
 
 def _send_trigger(args: argparse.Namespace, stack: contextlib.ExitStack) -> SendTriggerOf | None:

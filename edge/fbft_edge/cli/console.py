@@ -141,12 +141,12 @@ def _numbers(result: Result) -> str:
 
 def result_json(result: Result) -> str:
     """One received message as a line of JSON, without mask and preview pixels."""
-    fields: dict[str, Any] = {
-        name: getattr(result, name) for name in result.__slots__ if name not in ("mask", "preview_jpeg")
-    }
+    left_out = ("encoded_mask", "preview", "sent_s", "period_s")
+    fields: dict[str, Any] = {name: getattr(result, name) for name in result.__slots__ if name not in left_out}
     fields["verdict"] = result.verdict.value
     fields["regions"] = [asdict(region) for region in result.regions]
     fields["ledger"], fields["health"] = result.ledger.to_json(), asdict(result.health)
+    fields["age_s"] = None if result.sent_s is None else round(result.age_s, 6)
     fields["mask_px"] = None if result.mask is None else int(result.mask.sum())
     return json.dumps(fields, allow_nan=False)
 

@@ -194,7 +194,8 @@ def _listen(args: argparse.Namespace) -> int:
     from fbft_edge.sockets.subscriber import ResultSubscriber
 
     received = 0
-    with ResultSubscriber(args.connect, server_key=args.server_key, secret_key=args.secret_key) as results:
+    keys = {"server_key": args.server_key, "secret_key": args.secret_key}
+    with ResultSubscriber(args.connect, every=True, **keys) as results:
         while args.count is None or received < args.count:
             try:
                 result = results.receive(args.timeout)

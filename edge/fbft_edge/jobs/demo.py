@@ -126,7 +126,7 @@ def watch_line(bundle: Path, seconds: float) -> list[Result]:
             endpoint,
             *options,
         ]
-        with ResultSubscriber(endpoint) as results, subprocess.Popen(command) as line:
+        with ResultSubscriber(endpoint, every=True) as results, subprocess.Popen(command) as line:
             received = _received(results, line)
     if line.returncode:
         raise FbftError(f"the line ended with status {line.returncode}; see what it said above")

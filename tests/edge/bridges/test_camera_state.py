@@ -1,4 +1,4 @@
-"""What a PLC may believe: only new ok messages, and none that is older than two periods."""
+"""What a PLC may believe: only new ok messages, and none that was sent more than two periods ago."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from fbft_edge.bridges.camera_state import MIN_SILENCE_S, UNKNOWN_PERIOD_SILENCE_S, CameraState, Fault
+from fbft_edge.bridges.camera_state import CameraState, Fault
 from fbft_edge.frames.frame import Verdict
+from fbft_edge.messages.age import MIN_LIMIT_S, PublisherClock
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
 from fbft_edge.messages.reading import Result, decode_message
@@ -19,10 +20,11 @@ PERIOD_S = 0.5
 
 
 class Line:
-    """Messages of one session, and the clock they come by."""
+    """Messages of one session, dated as a subscriber dates them, and the clock they come by."""
 
     def __init__(self, period_s: float = PERIOD_S) -> None:
         self.now_s, self.period_s = 100.0, period_s
+        self._publisher_clock = PublisherClock()
         self._sequences = itertools.count()
         parts = MessageWriter("site", "camera", 0.5, "ab" * 32).write(
             encode_no_detection(), Verdict.STALE, 0, Ledger().snapshot(), Health("ok")
@@ -32,17 +34,22 @@ class Line:
     def clock(self) -> float:
         return self.now_s
 
-    def message(self, verdict: Verdict = Verdict.OK, frame_id: int | None = 0, reason: str | None = None) -> Result:
-        """The next message, a period after the last."""
+    def message(
+        self, verdict: Verdict = Verdict.OK, frame_id: int | None = 0, reason: str | None = None, late_s: float = 0.0
+    ) -> Result:
+        """The next message, a period after the last, and so long on its way."""
         self.now_s += self.period_s
         health = Health("ok") if reason is None else Health("fault", reason)
+        sequence, published_ns = next(self._sequences), round(1e9 * (self.now_s - late_s))
         return replace(
             self._message,
             verdict=verdict,
             frame_id=frame_id,
             health=health,
-            sequence=next(self._sequences),
-            published_ns=round(1e9 * self.now_s),
+            sequence=sequence,
+            published_ns=published_ns,
+            sent_s=self._publisher_clock.sent_s(self._message.session, sequence, published_ns, self.now_s),
+            period_s=self._publisher_clock.period_s,
         )
 
     def restart(self) -> None:
@@ -88,6 +95,30 @@ def test_a_message_ends_the_silence() -> None:
     assert state.standing().is_good
 
 
+@pytest.mark.parametrize("given_s", [None, PERIOD_S])
+def test_an_ok_that_comes_too_late_is_no_good_and_its_result_is_a_fault(given_s: float | None) -> None:
+    line = Line()
+    state = running(line, given_s)
+    shown = state.receive(line.message(frame_id=77, late_s=2.1 * PERIOD_S))
+    assert (state.standing().fault, shown.verdict, shown.health.state) == (Fault.SILENCE, Verdict.FAULT, "fault")
+
+
+def test_an_anomalous_result_that_comes_too_late_stays_anomalous() -> None:
+    line = Line()
+    state = running(line)
+    assert state.receive(line.message(Verdict.ANOMALOUS, 77, late_s=60.0)).verdict is Verdict.ANOMALOUS
+
+
+def test_messages_that_waited_for_a_bridge_that_was_held_up_are_no_good() -> None:
+    line = Line()
+    state = running(line, messages=12)
+    line.period_s, goods = 0.0, []
+    for periods in reversed(range(3, 40)):
+        state.receive(line.message(frame_id=77 + periods, late_s=periods * PERIOD_S))
+        goods.append(state.standing().is_good)
+    assert not any(goods)
+
+
 def test_late_messages_that_come_at_once_do_not_make_the_next_period_a_silence() -> None:
     line = Line()
     state = running(line, messages=12)
@@ -119,17 +150,18 @@ def test_a_restarted_line_has_a_period_of_its_own() -> None:
     assert state.standing().period_s == pytest.approx(5.0)
 
 
-def test_a_single_message_is_believed_for_two_seconds() -> None:
+def test_a_single_message_is_not_believed_as_it_may_be_old() -> None:
     line = Line()
     state = running(line, messages=1)
-    line.now_s += UNKNOWN_PERIOD_SILENCE_S + 0.01
-    assert state.standing().fault is Fault.SILENCE
+    assert state.standing().fault is Fault.NO_MESSAGE
+    state.receive(line.message(frame_id=1))
+    assert state.standing().is_good
 
 
 def test_a_pause_of_the_operating_system_is_no_silence() -> None:
     line = Line(period_s=0.001)
     state = running(line)
-    line.now_s += 0.9 * MIN_SILENCE_S
+    line.now_s += 0.9 * MIN_LIMIT_S
     assert state.standing().is_good
 
 
@@ -164,7 +196,8 @@ def test_each_frame_is_new_once_however_often_it_is_repeated() -> None:
         (Verdict.FAULT, 3, True),
     ]
     for verdict, frame_id, _ in stream:
-        new.append(state.receive(line.message(verdict, frame_id, "camera: x" if verdict is Verdict.FAULT else None)))
+        reason = "camera: x" if verdict is Verdict.FAULT else None
+        new.append(state.receive(line.message(verdict, frame_id, reason)) is not None)
     assert new == [is_new for *_, is_new in stream]
     assert (state.standing().results, state.standing().anomalous) == (3, 1)
 
@@ -181,5 +214,5 @@ def test_a_trigger_without_a_frame_has_one_result_and_it_is_a_fault() -> None:
     state = running(line, messages=1)
     for trigger_id in ("7", "7", None, "8"):
         message = line.message(Verdict.FAULT, None, "trigger: no frame within 1.000 s")
-        new.append(state.receive(replace(message, trigger_id=trigger_id)))
+        new.append(state.receive(replace(message, trigger_id=trigger_id)) is not None)
     assert new == [True, False, False, True]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fbft_edge.bridges.camera_state import MIN_SILENCE_S, Fault
+from fbft_edge.bridges.camera_state import Fault
 from fbft_edge.bridges.handshake import MAX_WAITING
 from fbft_edge.bridges.mqtt import MAX_ANOMALIES
 from fbft_edge.bridges.opcua_variables import VARIABLES
 from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Status
+from fbft_edge.messages.age import MIN_LIMIT_S
 
 PAGE = (Path(__file__).parents[3] / "docs" / "plc.md").read_text(encoding="utf-8")
 
@@ -60,4 +61,4 @@ def test_the_variables_are_the_code() -> None:
 def test_the_numbers_in_the_text_are_the_code() -> None:
     assert f"up to {MAX_WAITING} wait" in PAGE
     assert f"newest {MAX_ANOMALIES} anomalous" in PAGE
-    assert f"two periods, at least {MIN_SILENCE_S:g} s" in PAGE
+    assert f"two periods, at least {MIN_LIMIT_S:g} s" in PAGE

@@ -247,7 +247,10 @@ def test_a_line_survives_the_cut_of_its_camera_and_says_so(
     server = serve([flat(10)] * 40, [flat(240)] * 200)
     options = ("--bundle", str(bright_bundle().path), "--camera", f"rtsp://user:secret@{server.address}/live")
     command = [sys.executable, "-m", "fbft_edge", "run", *options, "--bind", endpoint, "--fps", "20"]
-    with ResultSubscriber(endpoint) as results, subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as line:
+    with (
+        ResultSubscriber(endpoint, every=True) as results,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as line,
+    ):
         try:
             good = received_until(results, Verdict.OK)
             cut = received_until(results, Verdict.FAULT)

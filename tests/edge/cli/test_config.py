@@ -156,7 +156,9 @@ def test_a_run_follows_its_file_and_its_options(file: Path) -> None:
     text = re.sub(r"(?s)\[\[cameras\]\]\s+name = \"press-2\".*?(?=\[publish)|\[curve.*", "", file.read_text())
     file.write_text(text)
     line = [sys.executable, "-m", "fbft_edge", "run", "--config", str(file), "--site", "hall-4"]
-    with ResultSubscriber(f"ipc://{file.parent}/run/results", site="hall-4", camera="press-1") as subscriber:
+    with ResultSubscriber(
+        f"ipc://{file.parent}/run/results", site="hall-4", camera="press-1", every=True
+    ) as subscriber:
         process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
         try:
             assert subscriber.receive(30) is not None

@@ -120,7 +120,7 @@ def test_a_duration_gives_an_exact_number_of_messages(bundle: Path, video: Path,
 
 
 def test_verdicts_reach_a_subscriber(bundle: Path, video: Path, endpoint: str) -> None:
-    with ResultSubscriber(endpoint, site="hall-3", camera="press-1") as subscriber:
+    with ResultSubscriber(endpoint, site="hall-3", camera="press-1", every=True) as subscriber:
         names = ("--site", "hall-3", "--camera-name", "press-1", "--bind", endpoint, "--preview")
         with started("run", "--bundle", bundle, "--camera", f"file://{video}?loop=true", *names):
             seen = {}
@@ -135,7 +135,7 @@ def test_verdicts_reach_a_subscriber(bundle: Path, video: Path, endpoint: str) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_its_summary(bundle: Path, video: Path, endpoint: str, number: int) -> None:
     with started("run", "--bundle", bundle, "--camera", f"file://{video}?loop=true", "--bind", endpoint) as process:
-        with ResultSubscriber(endpoint) as subscriber:
+        with ResultSubscriber(endpoint, every=True) as subscriber:
             assert subscriber.receive(30) is not None
         process.send_signal(number)
         output, errors = process.communicate(timeout=30)
@@ -147,7 +147,7 @@ def test_a_closed_terminal_does_not_stop_publishing(bundle: Path, video: Path, e
     options = ("--bundle", bundle, "--bind", endpoint, "--camera", f"file://{video}?loop=true")
     with (
         started("run", *options, program=("-c", chatty)) as process,
-        ResultSubscriber(endpoint) as subscriber,
+        ResultSubscriber(endpoint, every=True) as subscriber,
     ):
         assert subscriber.receive(30) is not None
         process.stdout.close()

@@ -62,11 +62,11 @@ def result(sequence: int, verdict: Verdict, latency_ms: int = 100, lost: int = 0
         score=0.1,
         image_threshold=0.2,
         regions=(),
-        mask=None,
+        encoded_mask=None,
         bundle_sha256="0" * 64,
         ledger=LedgerSnapshot(0, 0, 0, 0, {}, 0),
         health=Health("ok"),
-        preview_jpeg=None,
+        preview=None,
         lost=lost,
     )
 

@@ -70,7 +70,7 @@ def run_line(
     over = threading.Event()
 
     def listen() -> None:
-        with ResultSubscriber(endpoint) as results:
+        with ResultSubscriber(endpoint, every=True) as results:
             while (result := results.receive(1.0)) is not None or not over.is_set():
                 if result is not None:
                     is_first = result.frame_id is not None and all(each.frame_id is None for each in received)
@@ -190,7 +190,7 @@ def test_a_second_line_at_the_same_endpoint_is_refused_and_the_first_goes_on(
 ) -> None:
     camera = "synthetic://?height=84&width=84"
     arguments = ["run", "--bundle", str(bundle), "--camera", camera, "--bind", endpoint]
-    with ResultSubscriber(endpoint) as results, started(*arguments):
+    with ResultSubscriber(endpoint, every=True) as results, started(*arguments):
         before = results.receive(60)
         status = main([*arguments, "--duration", "1"])
         said = capsys.readouterr().err
@@ -300,7 +300,7 @@ def test_listen_shows_as_json_what_a_program_receives(
     folder = folder_of(tmp_path / "in", picture(84, 112, (20, 20, 70, 70)))
     camera = f"folder://{folder}?fps=10&loop=true"
     arguments = ("run", "--bundle", str(bundle), "--camera", camera, "--bind", endpoint, "--camera-name", "press-1")
-    with started(*arguments), ResultSubscriber(endpoint) as results:
+    with started(*arguments), ResultSubscriber(endpoint, every=True) as results:
         while (result := results.receive(60)) is not None and result.verdict is not Verdict.ANOMALOUS:
             pass
         assert result is not None

@@ -213,7 +213,10 @@ def test_a_frame_that_cannot_begin_is_a_fault_and_the_next_one_is_inspected() ->
 
 @pytest.mark.parametrize("seed", SEEDS[:4])
 def test_a_subscriber_on_a_socket_learns_the_same_as_the_line_knows(seed: int) -> None:
-    with ResultPublisher("tcp://127.0.0.1:*") as publisher, ResultSubscriber(publisher.endpoint) as subscriber:
+    with (
+        ResultPublisher("tcp://127.0.0.1:*") as publisher,
+        ResultSubscriber(publisher.endpoint, every=True) as subscriber,
+    ):
         settings = Settings(50.0, "hall-3", 1.0)
         pipeline = assembled(RandomCamera(seed, 10**9), RandomDetector(1), publisher, settings)
         pipeline.start()

@@ -670,7 +670,7 @@ def test_who_joins_late_gets_the_last_value_with_the_first_message() -> None:
         pipeline.start()
         camera.push(BAD)
         wait_until(lambda: pipeline.status()["press-1"].verdict is Verdict.ANOMALOUS, "a defect")
-        with ResultSubscriber(publisher.endpoint) as late:
+        with ResultSubscriber(publisher.endpoint, every=True) as late:
             first = late.receive(DEADLINE_S)
         pipeline.stop()
     assert first is not None

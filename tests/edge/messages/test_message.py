@@ -385,10 +385,30 @@ def test_a_mask_whose_rows_are_filled_up_with_ones_reads_back_the_same(width: in
     assert (mask.shape, bool(mask.all())) == ((4, width), True)
 
 
-def test_a_decoded_mask_may_be_written_to() -> None:
-    mask = decode_message(written()).mask
-    mask[:] = True
-    assert mask.all()
+def test_a_mask_belongs_to_its_result_and_may_be_written_to() -> None:
+    result = decode_message(written())
+    result.mask[:] = True
+    assert result.mask.all()
+
+
+def test_a_broken_mask_is_an_error_when_it_is_asked_for_and_not_before() -> None:
+    result = decode_message([*written()[:2], b"no mask"])
+    assert result.verdict is Verdict.ANOMALOUS
+    with pytest.raises(MessageError, match="zlib"):
+        _ = result.mask
+
+
+def test_a_result_without_pictures_says_the_same_and_holds_none() -> None:
+    result = decode_message([*written(), b"preview"])
+    bare = result.without_pictures()
+    assert (result.preview_jpeg, bare.preview_jpeg, bare.mask) == (b"preview", None, None)
+    assert (bare.verdict, bare.score, bare.regions) == (result.verdict, result.score, result.regions)
+
+
+def test_a_result_whose_age_is_not_known_is_never_good() -> None:
+    encoded = encode_detection(frame(), detection(regions=(), is_anomalous=False))
+    result = decode_message(writer().write(encoded, Verdict.OK, 5, LEDGER, OK))
+    assert (result.age_s, result.is_current, result.is_good) == (float("inf"), False, False)
 
 
 @pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (1, 1), (639, 641), (3, 5000)])
@@ -405,9 +425,9 @@ def test_a_preview_of_any_shape_is_a_picture_no_wider_than_640(shape: tuple[int,
 
 
 def is_refused(parts: list[bytes]) -> bool:
-    """True when the parts are refused as they should be; anything but MessageError comes through."""
+    """True when parts or mask are refused as they should be; anything but MessageError comes through."""
     try:
-        decode_message(parts)
+        _ = decode_message(parts).mask
     except MessageError:
         return True
     return False

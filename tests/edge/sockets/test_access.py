@@ -95,7 +95,7 @@ def test_a_client_whose_key_is_known_gets_results(keys: Keys, tmp_path: Path, tr
     endpoint = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path}/results"
     with (
         Line(keys, endpoint) as line,
-        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret) as subscriber,
+        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret, every=True) as subscriber,
     ):
         assert line.reaches(subscriber)
         assert set(line.publisher.refused().values()) == {0}
@@ -105,7 +105,7 @@ def test_keys_allow_a_bind_beyond_this_machine(keys: Keys) -> None:
     with Line(keys, "tcp://0.0.0.0:*") as line:
         port = line.endpoint.rpartition(":")[2]
         endpoint = f"tcp://127.0.0.1:{port}"
-        with ResultSubscriber(endpoint, server_key=keys.line, secret_key=keys.bridge_secret) as subscriber:
+        with ResultSubscriber(endpoint, server_key=keys.line, secret_key=keys.bridge_secret, every=True) as subscriber:
             assert line.reaches(subscriber)
 
 
@@ -125,7 +125,7 @@ def test_anyone_else_gets_nothing_and_is_counted(
         "server_key": getattr(keys, server_key) if server_key else None,
         "secret_key": getattr(keys, secret_key) if secret_key else None,
     }
-    with Line(keys) as line, ResultSubscriber(line.endpoint, **files) as subscriber:
+    with Line(keys) as line, ResultSubscriber(line.endpoint, **files, every=True) as subscriber:
         assert line.wait_for(lambda: any(line.publisher.refused()[cause] for cause in causes))
         assert not line.reaches(subscriber, 0.5)
 
@@ -145,7 +145,9 @@ def test_an_anonymous_curve_client_gets_nothing(keys: Keys) -> None:
 def test_a_key_that_is_added_lets_its_client_in_without_a_restart(keys: Keys) -> None:
     with (
         Line(keys) as line,
-        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.stranger_secret) as subscriber,
+        ResultSubscriber(
+            line.endpoint, server_key=keys.line, secret_key=keys.stranger_secret, every=True
+        ) as subscriber,
     ):
         assert line.wait_for(lambda: line.publisher.refused()["key"] > 0)
         keys.allow(keys.stranger)
@@ -156,8 +158,8 @@ def test_a_key_that_is_removed_ends_the_connection_and_keeps_new_ones_out(keys: 
     keys.allow(keys.stranger)
     with (
         Line(keys) as line,
-        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.stranger_secret) as removed,
-        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret) as staying,
+        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.stranger_secret, every=True) as removed,
+        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret, every=True) as staying,
     ):
         assert line.reaches(removed)
         assert line.reaches(staying)
@@ -182,7 +184,7 @@ def test_a_file_that_is_no_key_keeps_nobody_else_out(keys: Keys, caplog: pytest.
     (keys.clients / "a.key").write_bytes(os.urandom(100))
     with (
         Line(keys) as line,
-        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret) as subscriber,
+        ResultSubscriber(line.endpoint, server_key=keys.line, secret_key=keys.bridge_secret, every=True) as subscriber,
     ):
         assert line.reaches(subscriber)
     assert "a.key" in caplog.text
@@ -216,7 +218,7 @@ def test_results_are_encrypted_on_their_way(keys: Keys) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         endpoint = f"tcp://127.0.0.1:{proxy.getsockname()[1]}"
-        with ResultSubscriber(endpoint, server_key=keys.line, secret_key=keys.bridge_secret) as subscriber:
+        with ResultSubscriber(endpoint, server_key=keys.line, secret_key=keys.bridge_secret, every=True) as subscriber:
             assert line.reaches(subscriber)
     assert b"press-1" not in seen
     assert b"CURVE" in seen
@@ -315,12 +317,12 @@ def test_a_secret_key_does_not_show_itself(keys: Keys) -> None:
 @pytest.mark.parametrize("given", [{"server_key": "line"}, {"secret_key": "bridge_secret"}])
 def test_half_of_what_a_client_needs_is_refused(keys: Keys, given: dict[str, str]) -> None:
     with pytest.raises(ArgumentError, match="--server-key"):
-        ResultSubscriber(**{what: getattr(keys, name) for what, name in given.items()})
+        ResultSubscriber(**{what: getattr(keys, name) for what, name in given.items()}, every=True)
 
 
 def test_the_secret_key_may_be_named_by_the_environment(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SECRET_KEY_VARIABLE, str(keys.bridge_secret))
-    with Line(keys) as line, ResultSubscriber(line.endpoint, server_key=keys.line) as subscriber:
+    with Line(keys) as line, ResultSubscriber(line.endpoint, server_key=keys.line, every=True) as subscriber:
         assert line.reaches(subscriber)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import get_type_hints
 
 import numpy as np
 import pytest
 import zmq
+from waiting import wait_until
 
 from fbft_edge.errors import ArgumentError, MessageError
 from fbft_edge.frames.frame import Detection, Frame, Verdict
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
-from fbft_edge.messages.reading import Result
+from fbft_edge.messages.reading import Result, decode_message
 from fbft_edge.messages.writing import MessageWriter, encode_detection, encode_no_detection
 from fbft_edge.sockets.publisher import ResultPublisher
 from fbft_edge.sockets.subscriber import ResultSubscriber
@@ -40,8 +43,8 @@ def publisher() -> Iterator[ResultPublisher]:
 
 
 def joined(publisher: ResultPublisher, **names: str) -> ResultSubscriber:
-    """A subscriber that is known to be connected: it has received a message of another session."""
-    subscriber = ResultSubscriber(publisher.endpoint, **names)
+    """A subscriber of every message, known to be connected: it has received a message of another session."""
+    subscriber = ResultSubscriber(publisher.endpoint, every=True, **names)
     greeting = writer(names.get("site", "hall-3"), names.get("camera", "greeter"))
     while subscriber.receive(0.01) is None:
         publisher.send(message(greeting))
@@ -86,7 +89,7 @@ def test_without_a_message_receive_waits_until_its_timeout_and_returns_none(publ
 def test_a_subscriber_may_come_before_its_publisher() -> None:
     with ResultPublisher("tcp://127.0.0.1:*") as placeholder:
         endpoint = placeholder.endpoint
-    with ResultSubscriber(endpoint) as subscriber:
+    with ResultSubscriber(endpoint, every=True) as subscriber:
         assert subscriber.receive(0.05) is None
         with ResultPublisher(endpoint) as publisher:
             session = writer()
@@ -201,6 +204,129 @@ def test_a_subscriber_gets_only_what_it_asked_for(
         for site, camera in (("a", "x"), ("a", "y"), ("b", "x"), ("ab", "x")):
             publisher.send(message(writer(site, camera)))
         assert [f"{result.site}/{result.camera}" for result in received(subscriber)] == expected
+
+
+@dataclass(frozen=True)
+class FromNow:
+    """A session whose clock shows 1000 s at its beginning; its messages say when they were sent by that."""
+
+    session: MessageWriter = field(default_factory=writer)
+    start_s: float = field(default_factory=time.monotonic)
+
+    def message(self, age_s: float = 0.0, verdict: Verdict = Verdict.OK) -> list[bytes]:
+        published_s = 1000 + time.monotonic() - self.start_s - age_s
+        found = Detection(0, 0, np.zeros((1, 1), bool), (), verdict is Verdict.ANOMALOUS)
+        encoded = encode_detection(Frame("camera", 1, 1, np.zeros((1, 1, 3), np.uint8)), found)
+        return self.session.write(encoded, verdict, round(1e9 * published_s), Ledger().publish_stale(), OK)
+
+
+@pytest.fixture
+def lines() -> dict[str, FromNow]:
+    return {camera: FromNow(writer(camera=camera)) for camera in ("press-1", "press-2")}
+
+
+@pytest.fixture
+def newest(publisher: ResultPublisher, lines: dict[str, FromNow]) -> Iterator[ResultSubscriber]:
+    """A subscriber that knows the clock of both lines, and that a message comes every second."""
+    with ResultSubscriber(publisher.endpoint, site="hall-3", camera=lines, period_s=1.0) as subscriber:
+        known: set[str] = set()
+        while known != set(lines):
+            for line in lines.values():
+                publisher.send(line.message())
+            result = subscriber.receive(0.05)
+            known |= set() if result is None else {result.camera}
+        while subscriber.receive(0.2) is not None:
+            pass
+        yield subscriber
+
+
+def send_all(publisher: ResultPublisher, messages: list[list[bytes]]) -> None:
+    """Send, and wait until all of it lies in the subscribers' queues: a subscriber of the same end has it."""
+    with joined(publisher) as other:
+        for parts in messages:
+            publisher.send(parts)
+        assert len(received(other, len(messages))) == len(messages)
+
+
+def test_a_reader_that_falls_behind_gets_the_newest_and_is_told_how_many_it_skipped(
+    publisher: ResultPublisher, newest: ResultSubscriber, lines: dict[str, FromNow]
+) -> None:
+    verdicts = [*[Verdict.OK] * 20, Verdict.ANOMALOUS]
+    send_all(publisher, [lines["press-1"].message(0.0, verdict) for verdict in verdicts])
+    skipped = 0
+    while (result := newest.receive(0.3)) is not None:
+        last, skipped = result, skipped + result.lost
+    assert (last.verdict, skipped >= 18) == (Verdict.ANOMALOUS, True)
+
+
+def test_each_camera_has_a_newest_of_its_own(
+    publisher: ResultPublisher, newest: ResultSubscriber, lines: dict[str, FromNow]
+) -> None:
+    messages = [line.message() for _ in range(5) for line in lines.values()]
+    send_all(publisher, messages)
+    last = {result.camera: result.sequence for _ in range(10) if (result := newest.receive(0.1)) is not None}
+    assert last == {result.camera: result.sequence for result in map(decode_message, messages)}
+
+
+def test_what_is_older_than_two_periods_is_not_handed_out_and_counts_as_lost(
+    publisher: ResultPublisher, newest: ResultSubscriber, lines: dict[str, FromNow]
+) -> None:
+    publisher.send(lines["press-1"].message(age_s=2.5))
+    assert newest.receive(0.5) is None
+    publisher.send(lines["press-1"].message(age_s=0.5))
+    result = newest.receive()
+    assert (result.verdict, result.lost) == (Verdict.OK, 1)
+    assert result.age_s >= 0.4
+
+
+def test_a_result_that_is_kept_ends_being_good(
+    publisher: ResultPublisher, newest: ResultSubscriber, lines: dict[str, FromNow]
+) -> None:
+    publisher.send(lines["press-1"].message())
+    result = newest.receive()
+    assert result.is_good
+    wait_until(lambda: not result.is_good)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ANOMALOUS, Verdict.STALE])
+def test_only_ok_is_good(
+    publisher: ResultPublisher, newest: ResultSubscriber, lines: dict[str, FromNow], verdict: Verdict
+) -> None:
+    publisher.send(lines["press-1"].message(verdict=verdict))
+    result = newest.receive()
+    assert (result.is_current, result.is_good) == (True, False)
+
+
+def test_with_every_an_old_message_is_handed_out_and_not_good(publisher: ResultPublisher) -> None:
+    line = FromNow()
+    messages = [line.message(age_s) for age_s in (9.0, 8.0, 7.0, 6.0)]
+    with joined(publisher) as subscriber:
+        send_all(publisher, messages)
+        results = [result for result in received(subscriber) if result.session == line.session.session]
+    assert ([result.lost for result in results], [result.is_good for result in results]) == ([0] * 4, [False] * 4)
+
+
+def test_what_waited_before_it_was_read_is_never_handed_out_as_new(publisher: ResultPublisher) -> None:
+    line = FromNow()
+    with ResultSubscriber(publisher.endpoint, camera="press-1") as subscriber:
+        send_all(publisher, [line.message(age_s) for age_s in (9.0, 8.0, 7.0, 6.0)])
+        assert subscriber.receive(0.3) is None
+
+
+def test_silence_ends_a_wait_without_a_timeout(publisher: ResultPublisher) -> None:
+    with ResultSubscriber(publisher.endpoint) as subscriber:
+        assert subscriber.receive() is None
+
+
+def test_a_loop_that_silence_would_stop_is_refused(publisher: ResultPublisher) -> None:
+    with ResultSubscriber(publisher.endpoint) as subscriber, pytest.raises(ArgumentError, match="every=True"):
+        next(iter(subscriber))
+
+
+def test_of_several_cameras_only_those_that_are_asked_for_come(publisher: ResultPublisher) -> None:
+    with ResultSubscriber(publisher.endpoint, site="a", camera=("x", "y"), every=True) as subscriber:
+        send_all(publisher, [message(writer("a", name)) for name in ("x", "xx", "z", "y")])
+        assert [result.camera for result in received(subscriber)] == ["x", "y"]
 
 
 def test_an_invalid_message_is_an_error_and_the_next_one_arrives(publisher: ResultPublisher) -> None:

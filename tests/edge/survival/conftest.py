@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,7 +166,7 @@ class Witness:
 
     def _take(self, parts: list[bytes]) -> None:
         try:
-            self.received.append(replace(decode_message(parts), mask=None, preview_jpeg=None))
+            self.received.append(decode_message(parts).without_pictures())
         except MessageError as error:
             self._invalid.append(str(error))
 
