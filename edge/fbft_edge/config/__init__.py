@@ -148,8 +148,8 @@ class LineConfig:
         float, Number("a verdict may be repeated as it stands for so long; 0: every repeat says stale", AGE_S)
     ] = 0.0
     late_after_s: Annotated[
-        float, Number("results of frames older than this are dropped as too_late; 0: never", AGE_S)
-    ] = 0.0
+        float | None, Number("frames older than this get no verdict; 0: any age will do; left out: 2 s and more", AGE_S)
+    ] = None
     engine_timeout_s: Annotated[float, Number("inference that takes longer is a fault", ENGINE_TIMEOUT_S)] = 10.0
     publish: Annotated[PublishConfig, Table("the socket that results leave by", PublishConfig)] = PublishConfig()
     curve: Annotated[

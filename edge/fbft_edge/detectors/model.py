@@ -9,16 +9,21 @@ Knows nothing about cameras, rates or messages.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.selection import open_detector
+from fbft_edge.errors import MapError
 from fbft_edge.frames.frame import Detection, Pixels
-from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, layout_of
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, layout_of, pixel_dtype
 
 MOST_LAYOUTS = 4
 _D = TypeVar("_D", bound=Detector)
@@ -71,12 +76,14 @@ class Model:
         image_threshold: Scores above it are anomalous.
         bundle_sha256: Identifies the bundle.
         pixel_threshold: Map values above it are anomalous.
+        frame_s: What one frame took when the model was opened; the slowest of its layouts.
     """
 
     detectors: DetectorPool[Detector]
     image_threshold: float
     bundle_sha256: str
     pixel_threshold: float | None = None
+    frame_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,17 @@ def open_model(
         return made.detector
 
     detectors = DetectorPool(make, most=None)
-    for layout in layouts:
-        detectors.of(layout)
-    model = Model(detectors, thresholds.image, bundle.sha256, thresholds.pixel)
+    frame_s = max([_seconds_of_a_frame(detectors.of(layout), layout) for layout in layouts], default=0.0)
+    model = Model(detectors, thresholds.image, bundle.sha256, thresholds.pixel, frame_s)
     return OpenModel(model, "; ".join(dict.fromkeys(reasons)))
+
+
+def _seconds_of_a_frame(detector: Detector, layout: FrameLayout) -> float:
+    """How long a frame takes: the second one, as the first one prepares the engine. What is found does not matter."""
+    shape, dtype = frame_array_shape(layout.pixel_format, *layout.size), pixel_dtype(layout.pixel_format)
+    pixels, begun_s = np.full(shape, 128, dtype), 0.0
+    for _ in range(2):
+        begun_s = time.perf_counter()
+        with contextlib.suppress(MapError):
+            detector.begin(pixels)()
+    return time.perf_counter() - begun_s

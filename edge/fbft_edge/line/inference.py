@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import NoReturn, Protocol
 
 from fbft_edge.detectors.model import Model
+from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Detection, Frame
 from fbft_edge.line.trigger import Request
 
@@ -34,11 +35,13 @@ class Acquisition:
         frame: As the camera sent it.
         request: The trigger that asked for it, or None.
         arrived_ns: When it came, on the monotonic clock.
+        refusal: Why it is not inspected any more, and only takes its turn among the results; None when it is.
     """
 
     frame: Frame
     request: Request | None
     arrived_ns: int
+    refusal: str | None = None
 
     @property
     def trigger_id(self) -> str | None:
@@ -199,7 +202,9 @@ class Inference:
 
 
 def _detection(begun: _Begun) -> Callable[[], Detection]:
-    frame = begun.acquisition.frame
+    frame, refusal = begun.acquisition.frame, begun.acquisition.refusal
+    if refusal is not None:
+        return partial(_raise, CameraError(refusal))
     try:
         return begun.model.detectors.of(frame.layout).begin(frame.pixels)
     except Exception as error:

@@ -110,6 +110,11 @@ class Intake:
         with self._lock:
             return bool(self._waiting) and not self._is_finished
 
+    def is_overtaken(self, captured_before_ns: int) -> bool:
+        """True when a younger frame waits behind the next one, and that was captured before then."""
+        with self._lock:
+            return len(self._waiting) > 1 and self._waiting[0].frame.captured_ns < captured_before_ns
+
     def take(self) -> Acquisition | None:
         """The frame that waits longest, which then waits no more; None when there is none."""
         with self._lock:

@@ -27,7 +27,7 @@ from fbft_edge.clock import wait_for
 from fbft_edge.detectors.model import Model
 from fbft_edge.errors import ArgumentError
 from fbft_edge.line.inference import Inference
-from fbft_edge.line.settings import Settings
+from fbft_edge.line.settings import Settings, late_after_by_rule
 from fbft_edge.line.station import Station
 from fbft_edge.line.status import LineState, Status, Summary
 from fbft_edge.messages.published import Observer, Published
@@ -89,6 +89,7 @@ class Pipeline:
         self._publisher, self._settings = publisher, settings
         self._observers, self._advice = list(observers), list(advice)
         self._inference = Inference(stations, model)
+        self._limit_age(model)
         duration_s = settings.duration_s
         self._num_ticks = None if duration_s is None else max(1, round(duration_s * settings.fps))
         self._stopping = threading.Event()
@@ -161,10 +162,18 @@ class Pipeline:
         The former model is closed as soon as nothing of it is in flight.
         """
         self._inference.replace_model(model)
+        self._limit_age(model)
 
     def is_hung(self, for_s: float) -> bool:
         """True when one frame has been in the engine for longer than that: only a new process can help."""
         return self._inference.running_s > for_s
+
+    def _limit_age(self, model: Model) -> None:
+        if self._settings.late_after_s is None:
+            late_after_s = late_after_by_rule(self._settings.fps, len(self.stations), model.frame_s)
+            _logger.info("frames older than %.4g s get no verdict (late_after_s)", late_after_s)
+            for station in self.stations.values():
+                station.limit_age(late_after_s)
 
     def _guard(self, work: Callable[[], None]) -> None:
         make_preferred()

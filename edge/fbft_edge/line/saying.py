@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fbft_edge.frames.frame import Verdict
+from fbft_edge.frames.frame import Frame, Verdict
 from fbft_edge.line.inference import Acquisition
 from fbft_edge.line.settings import Settings
 from fbft_edge.line.status import LineState
@@ -36,11 +36,13 @@ class Finished:
         acquisition: The frame.
         result: What is said about it; its `error` is set when the inspection failed.
         inspected: With what was found; None when the inspection failed.
+        cause: What the frame is dropped as when the result is an error.
     """
 
     acquisition: Acquisition
     result: EncodedResult
     inspected: Inspected | None
+    cause: str = "inference_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +127,19 @@ def _about(finished: Finished, period: Period, memory: Memory, settings: Setting
     frame, result = finished.acquisition.frame, finished.result
     age_ns = max(0, period.published_ns - frame.captured_ns)
     if result.error is not None:
-        return _fault(result, result.error, replace(memory, error=result.error), "inference_error")
-    if 0 < settings.late_after_s < age_ns / 1e9:
-        limit = f"the limit is {settings.late_after_s:g} s"
-        reason = f"inference: frame {frame.frame_id} was {age_ns / 1e9:.3f} s old with its result, {limit}"
+        return _fault(result, result.error, replace(memory, error=result.error), finished.cause)
+    if 0 < (limit_s := settings.late_after_s or 0.0) < age_ns / 1e9:
+        reason = f"inference: {too_late(frame, age_ns)} with its result, the limit is {limit_s:.4g} s"
         late = encode_no_detection(frame, reason, finished.acquisition.trigger_id, result.bundle)
         return _fault(late, reason, replace(memory, error=reason), "too_late")
     spoken = Memory(result, may_repeat=True)
     health = _lesser_health(replace(period, silence_ns=0), spoken)
     return Said("fresh", result, result.verdict, health, spoken, fresh=finished.inspected, age_ns=age_ns)
+
+
+def too_late(frame: Frame, age_ns: int) -> str:
+    """What is said of a frame that is too old for a verdict, up to when it was."""
+    return f"frame {frame.frame_id} was {age_ns / 1e9:.3f} s old"
 
 
 def _fault(result: EncodedResult, reason: str, memory: Memory, dropped: str | None = None) -> Said:

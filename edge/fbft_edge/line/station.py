@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fbft_edge.cameras import Camera
 from fbft_edge.clock import now_ns
@@ -25,8 +26,8 @@ from fbft_edge.frames.frame import Verdict
 from fbft_edge.line.durations import Durations
 from fbft_edge.line.inference import Acquisition, Inspection
 from fbft_edge.line.intake import Intake
-from fbft_edge.line.saying import Finished, Memory, Period, Said, said_in
-from fbft_edge.line.settings import Settings
+from fbft_edge.line.saying import Finished, Memory, Period, Said, said_in, too_late
+from fbft_edge.line.settings import Settings, late_after_by_rule
 from fbft_edge.line.status import LineState, Status, Summary, reason_of
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger, LedgerSnapshot
@@ -59,10 +60,13 @@ class Station:
         self, camera: Camera, settings: Settings, trigger: str = "free", trigger_timeout_s: float = 1.0
     ) -> None:
         self.name, self._settings, self._ledger = camera.name, settings, Ledger()
+        self._last_inferred_ns = 0
         self._intake = Intake(camera, self._ledger, trigger, trigger_timeout_s)
         self._log = logging.LoggerAdapter(_logger, {"camera": self.name})
         self._writer = MessageWriter(settings.site, self.name)
         self.session = self._writer.session
+        if settings.late_after_s is None:
+            self.limit_age(late_after_by_rule(settings.fps, 1, 0.0))
         self._wake: Callable[[], None] = _nothing
         self._ended: Callable[[], None] = _nothing
         self._lock = threading.Lock()
@@ -79,6 +83,10 @@ class Station:
     def attach(self, wake: Callable[[], None], ended: Callable[[], None]) -> None:
         """Name who is to know of new frames and taken results, and of the end of the source."""
         self._wake, self._ended = wake, ended
+
+    def limit_age(self, late_after_s: float) -> None:
+        """Give no verdict about frames older than that; 0: about any."""
+        self._settings = replace(self._settings, late_after_s=late_after_s)
 
     @property
     def has_ended(self) -> bool:
@@ -140,15 +148,30 @@ class Station:
             return self._with_engine < most and self._intake.has_waiting
 
     def take(self) -> Acquisition | None:
-        """See `fbft_edge.line.inference.Client`."""
+        """See `fbft_edge.line.inference.Client`.
+
+        A frame that is too late already only takes its turn. So does one that would be too late once inspected, when a
+        younger one waits behind it: else an engine that does not keep up with a hardware trigger would inspect every
+        part and answer about none.
+        """
+        limit_ns = round((self._settings.late_after_s or 0.0) * 1e9)
         with self._lock:
-            if (acquisition := self._intake.take()) is not None:
-                self._with_engine += 1
-            return acquisition
+            is_overtaken = self._intake.is_overtaken(now_ns() - limit_ns + self._last_inferred_ns)
+            if (acquisition := self._intake.take()) is None:
+                return None
+            self._with_engine += 1
+            age_ns = now_ns() - acquisition.frame.captured_ns
+            if limit_ns == 0 or (age_ns <= limit_ns and not is_overtaken):
+                return acquisition
+            about = too_late(acquisition.frame, age_ns)
+            refusal = f"inference: {about} before its inspection, the limit is {limit_ns / 1e9:.4g} s"
+            return replace(acquisition, refusal=refusal)
 
     def deliver(self, inspection: Inspection) -> None:
         """See `fbft_edge.line.inference.Client`; encodes what was found."""
         finished = self._encoded(inspection)
+        if inspection.acquisition.refusal is None:
+            self._last_inferred_ns = inspection.ended_ns - inspection.begun_ns
         with self._lock:
             if not self._is_closed:
                 self._results.append(finished)
@@ -158,6 +181,8 @@ class Station:
         model = inspection.model
         bundle = encode_bundle(model.image_threshold, model.bundle_sha256, model.pixel_threshold)
         trigger_id, frame = acquisition.trigger_id, acquisition.frame
+        if (refusal := acquisition.refusal) is not None:
+            return Finished(acquisition, encode_no_detection(frame, refusal, trigger_id, bundle), None, "too_late")
         try:
             if isinstance(found, Exception):
                 raise found

@@ -9,6 +9,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
 from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station
+from fbft_edge.line.settings import late_after_by_rule
 from fbft_edge.messages.reading import Result
 from fbft_edge.names import MAX_REASON_LENGTH
 from fbft_edge.sockets.publisher import ResultPublisher
@@ -35,7 +38,7 @@ OTHER_SHA256 = "cd" * 32
 DEADLINE_S = 30.0
 
 
-def settings(fps: float = 100.0, duration_s: float | None = None, **more: float) -> Settings:
+def settings(fps: float = 100.0, duration_s: float | None = None, **more: Any) -> Settings:
     return Settings(fps, "hall-3", duration_s, **more)
 
 
@@ -309,6 +312,61 @@ def test_a_result_that_comes_too_late_is_a_fault_about_its_frame() -> None:
     assert all(result.frame_id is not None and result.score is None for result in late)
     assert "the limit is 0.05 s" in str(late[0].health.reason)
     assert late[-1].ledger.dropped["too_late"] == len(late)
+
+
+class OldCamera(FakeCamera):
+    """Delivers frames that were taken some time ago."""
+
+    old_ns = 0
+
+    def frame(self, level: int, size: tuple[int, int] = SIZE) -> Frame:
+        return replace(super().frame(level, size), captured_ns=now_ns() - self.old_ns)
+
+
+def test_a_frame_that_is_too_late_already_is_not_inspected_and_its_fault_says_so() -> None:
+    camera, chosen, detector = OldCamera(), settings(late_after_s=5.0, stale_after_s=1000.0), FakeDetector()
+    camera.old_ns = 266 * 10**9
+    with running([Station(camera, chosen)], detector, chosen) as (_, recorder):
+        camera.push(10)
+        late = recorder.wait_for(lambda result: result.frame_id == 0)
+        recorder.wait_for(lambda result: result.sequence > late.sequence + 5)
+    assert (late.verdict, late.ledger.dropped["too_late"], detector.inspected) == (Verdict.FAULT, 1, 0)
+    assert re.search(r"frame 0 was 266\.\d+ s old before its inspection, the limit is 5 s", str(late.health.reason))
+    assert set(verdicts(recorder.results("press-1")[late.sequence + 1 :])) == {"stale"}
+
+
+def test_a_frame_that_is_late_by_the_rule_is_not_inspected_either() -> None:
+    camera, chosen, detector = OldCamera(), settings(late_after_s=None), FakeDetector()
+    camera.old_ns = 60 * 10**9
+    with running([Station(camera, chosen)], detector, chosen) as (_, recorder):
+        camera.push(10)
+        late = recorder.wait_for(lambda result: result.frame_id == 0)
+    assert (late.verdict, detector.inspected, "the limit is 2.02 s" in str(late.health.reason)) == (
+        Verdict.FAULT,
+        0,
+        True,
+    )
+
+
+def test_a_hardware_trigger_faster_than_the_engine_still_gets_verdicts() -> None:
+    """Each part that waits its turn among eight would be too late: some are let go so that others are in time."""
+    chosen, detector = settings(late_after_s=0.3), FakeDetector(0.1)
+    camera = FakeCamera(every_s=0.03)
+    with running([Station(camera, chosen, "hardware")], detector, chosen) as (_, recorder):
+        recorder.wait_for(lambda result: result.ledger.dropped["too_late"] >= 5 and result.ledger.published_fresh >= 5)
+    results = recorder.results("press-1")
+    spoken = [result.frame_id for result in results if result.verdict is not Verdict.STALE]
+    assert spoken == sorted(set(spoken))
+    assert detector.inspected <= results[-1].ledger.published_fresh + results[-1].ledger.in_flight + 5
+
+
+@pytest.mark.parametrize(
+    ("fps", "cameras", "frame_s", "limit_s"), [(30.0, 1, 0.0, 2.0667), (1.0, 1, 0.5, 6.0), (10.0, 3, 0.2, 3.8)]
+)
+def test_the_age_that_is_too_late_follows_period_cameras_and_engine(
+    fps: float, cameras: int, frame_s: float, limit_s: float
+) -> None:
+    assert late_after_by_rule(fps, cameras, frame_s) == pytest.approx(limit_s, rel=1e-3)
 
 
 def test_an_engine_that_does_not_come_back_is_a_fault_of_every_camera_until_it_does() -> None:
