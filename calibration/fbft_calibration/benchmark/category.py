@@ -111,9 +111,9 @@ def _foreign_sizes(sizes: Counter[tuple[int, int]], bundle: Bundle) -> list[str]
     foreign = Counter({size: number for size, number in sizes.items() if size not in bundle.frame_sizes})
     if not foreign or not bundle.frame_sizes:
         return []
-    said = ", ".join(f"{height}x{width}: {number}" for (height, width), number in foreign.most_common(_SHOWN))
+    said = ", ".join(f"{width}x{height}: {number}" for (height, width), number in foreign.most_common(_SHOWN))
     return [
-        f"{foreign.total()} test images have a size that the thresholds were not found on (height x width "
+        f"{foreign.total()} test images have a size that the thresholds were not found on (width x height "
         f"{said}{', ...' if len(foreign) > _SHOWN else ''}): their false-alarm rate is not known, and a line would "
         "refuse such frames. Fit again with images of that size."
     ]

@@ -14,11 +14,10 @@ from pathlib import Path
 from fbft_calibration.benchmark.pictures import Album
 from fbft_calibration.benchmark.result import InspectedImage
 from fbft_calibration.data.layouts import Category, TestImage
-from fbft_calibration.data.nominal import about_dark_16_bit, peak_of_dark_16_bit
 from fbft_calibration.metrics import CategoryFigures, CategoryTally
 from fbft_edge.errors import ImageError
 from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
-from fbft_edge.frames.images import read_image
+from fbft_edge.frames.images import about_dark_16_bit, peak_of_dark_16_bit, read_image
 from fbft_edge.progress import SILENT, Progress
 
 Detect = Callable[[Uint8], tuple[Detection, Float32]]

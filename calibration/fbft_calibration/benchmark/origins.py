@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fbft_calibration.benchmark.result import CategoryResult, Run, flat_settings
+from fbft_edge.frames.pixel_format import size_text
 
 _NAMES_SHOWN = 3
 
@@ -110,8 +111,8 @@ def _ours(result: CategoryResult, settings: str) -> str:
 
 def _peer(result: CategoryResult) -> str:
     said = result.bundle
-    size = "x".join(map(str, said["image_size"]))
-    parts = (f"{said['model']} of {said['library']}", f"{said['weights']}", f"at {size} px", f"{said['remarks']}")
+    size = size_text(said["image_size"])
+    parts = (f"{said['model']} of {said['library']}", f"{said['weights']}", f"at {size}", f"{said['remarks']}")
     return "; ".join(filter(None, parts))
 
 

@@ -44,6 +44,7 @@ from fbft_calibration.pages.page import (
     side_by_side,
     write_page,
 )
+from fbft_edge.frames.pixel_format import size_text
 
 REPORT = "report.html"
 MARKDOWN = f"{SUMMARY}.md"
@@ -347,7 +348,7 @@ def _facts(result: CategoryResult) -> Iterator[tuple[str, str]]:
         f"{thresholds['supported_rate']:.1%} (asked for: {thresholds['requested_rate']:.1%})",
     )
     yield "teacher", f"{teacher['name']}, blocks {teacher['blocks'][0]} and {teacher['blocks'][1]}"
-    yield "frames (height x width)", ", ".join(f"{h}x{w}" for h, w in bundle["frame_sizes"]) or "many sizes"
+    yield "frames", size_text(*bundle["frame_sizes"]) if bundle["frame_sizes"] else "many sizes"
     yield "tiles", f"{tile['tile_px']} px, overlap {tile['overlap_patches']} patches, scale {tile['scale']:.4g}"
     yield "time", f"{shown(seconds['image_median'], '.3f')} s an image (median), fitted in {seconds['fit']:.0f} s"
     yield "layout", result.layout

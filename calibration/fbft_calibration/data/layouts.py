@@ -27,6 +27,7 @@ import numpy as np
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Bool
 from fbft_edge.frames.images import IMAGE_SUFFIXES, read_image
+from fbft_edge.frames.pixel_format import size_text
 
 VISA_SPLIT = Path("split_csv", "1cls.csv")
 HALF = 127
@@ -80,9 +81,9 @@ class TestImage:
             )
         levels = read_image(self.mask).max(axis=2)
         if levels.shape != size:
-            found, expected = "x".join(map(str, levels.shape)), "x".join(map(str, size))
             raise ImageError(
-                f"mask {self.mask} is {found} pixels, its image {expected} (height x width); write it in that size"
+                f"mask {self.mask} has {size_text(levels.shape[:2])}, its image {size_text(size)}; "
+                "write it in that size"
             )
         truth = np.asarray(levels > self.mask_floor)
         if not truth.any():

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Uint8
-from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.frames.images import about_dark_16_bit, image_paths, peak_of_dark_16_bit, read_image
+from fbft_edge.frames.pixel_format import size_text
 from fbft_edge.progress import SILENT, Progress
 
 MIN_IMAGES = 8
-_DARK_BELOW = 256 // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +105,6 @@ def scan_nominal(folder: Path, progress: Progress = SILENT, *, mixed_sizes: bool
     return found
 
 
-def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
-    """Largest value in a 16-bit file that uses less than an eighth of its range; None for all others.
-
-    Args:
-        path: The file.
-        pixels: What `read_image` made of it.
-    """
-    if pixels.max() >= _DARK_BELOW:
-        return None
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    return int(values.max()) if values is not None and values.dtype == np.uint16 else None
-
-
-def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:
-    """A line about such files: 10 or 12 bits are often kept in 16, and then nearly black.
-
-    Args:
-        peaks: Largest value by file; at least one.
-    """
-    path, peak = max(peaks.items(), key=lambda entry: entry[1])
-    return (
-        f"{len(peaks)} 16-bit images are very dark: none has a value above {peak} of 65535 ({path.name}); multiply "
-        "their values to fill 16 bits (12 bits: by 16), on the line too, or use 8 bits"
-    )
-
-
 def require_enough(nominal: NominalSet, least: int = MIN_IMAGES) -> None:
     """Stop when there are too few images to go on.
 
@@ -150,16 +123,21 @@ def _of_common_size(images: list[NominalImage], left_out: list[tuple[Path, str]]
     if len(sizes) < 2:
         return images
     common, count = sizes.most_common(1)[0]
-    for image in images:
-        if image.size != common:
-            found, expected = "x".join(map(str, image.size)), "x".join(map(str, common))
-            left_out.append((image.path, f"size {found}, {count} others are {expected}; --mixed-sizes uses it"))
+    left_out += [
+        (
+            image.path,
+            f"{size_text(image.size)}, {count} others are {size_text(common)}; cut or resize it to that, or give "
+            "--mixed-sizes if the line sends both",
+        )
+        for image in images
+        if image.size != common
+    ]
     return [image for image in images if image.size == common]
 
 
 def _report(nominal: NominalSet, folder: Path, progress: Progress) -> None:
-    sizes = ", ".join(f"{height}x{width}" for height, width in nominal.sizes[:4]) or "none"
-    progress.say(f"{len(nominal)} nominal images in {folder} ({sizes}), {len(nominal.left_out)} left out")
+    sizes = f" of {size_text(*nominal.sizes[:4])}" if nominal.images else ""
+    progress.say(f"{len(nominal)} nominal images in {folder}{sizes}, {len(nominal.left_out)} left out")
     for path, reason in nominal.left_out[:20]:
         progress.say(f"  left out {path.name}: {reason}", "caution")
     if len(nominal.left_out) > 20:

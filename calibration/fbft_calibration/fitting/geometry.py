@@ -10,6 +10,7 @@ from fbft_calibration.fitting.settings import BundleSettings
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError
+from fbft_edge.frames.pixel_format import size_text
 from fbft_edge.progress import Progress
 from fbft_export.teacher import Teacher, load_teacher
 
@@ -33,7 +34,7 @@ def teacher_and_geometry(
     grid = patch_grid((round(height * scale), round(width * scale)), probe.patch_px)
     if min(grid) < 2:
         raise ArgumentError(
-            f"--scale {settings.scale} leaves {grid[0]}x{grid[1]} patches of {probe.patch_px} px; "
+            f"--scale {settings.scale} leaves {grid[1]}x{grid[0]} patches of {probe.patch_px} px; "
             "choose a larger scale, down to two patches a side"
         )
     most = (LEAST_TILE_PATCHES if settings.tile_px is None else tile_px // probe.patch_px) // 2
@@ -44,8 +45,8 @@ def teacher_and_geometry(
     geometry = TileGeometry(tile_px, probe.patch_px, settings.overlap_patches, scale)
     plan = TilePlan(geometry, height, width)
     progress.say(
-        f"frames {height}x{width}, scale {scale:.4g}, {plan.num_tiles} tiles of {tile_px} px, "
-        f"patch grid {plan.grid[0]}x{plan.grid[1]}"
+        f"frames of {size_text((height, width))}, scale {scale:.4g}, {plan.num_tiles} tiles of {tile_px} px, "
+        f"patch grid {plan.grid[1]}x{plan.grid[0]}"
     )
     return (
         load_teacher(settings.teacher, tile_px=tile_px, blocks=settings.blocks, weights=settings.weights),

@@ -21,7 +21,7 @@ from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.frames.drawing import heat
 from fbft_edge.frames.frame import Uint8
-from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.frames.pixel_format import FrameLayout, size_text
 from fbft_export.engine_report import engine_table
 
 _EXAMPLES = 3
@@ -75,7 +75,7 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
     yield "created", bundle.created
     yield "teacher", f"{bundle.teacher.name}, blocks {bundle.teacher.blocks[0]} and {bundle.teacher.blocks[1]}"
     yield "teacher weights", f"SHA-256 {bundle.teacher.weights_sha256}"
-    yield "frames (height x width)", ", ".join(f"{h}x{w}" for h, w in bundle.frame_sizes) or "any"
+    yield "frames", size_text(*bundle.frame_sizes) if bundle.frame_sizes else "any size"
     tile = bundle.tile
     yield "tiles", f"{tile.tile_px} px, patches of {tile.patch_px} px, overlap {tile.overlap_patches} patches"
     yield "scale", f"{tile.scale:.4g}"

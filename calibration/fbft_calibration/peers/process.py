@@ -25,6 +25,7 @@ import numpy as np
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import FbftError, PeerError
 from fbft_edge.frames.frame import Detection, Float32, Uint8
+from fbft_edge.frames.pixel_format import size_text
 
 _LOG_CHARACTERS = 300
 _PARENT_DEATH_SIGNAL = 1  # as Linux's prctl.h numbers it
@@ -117,7 +118,7 @@ class PeerProcess(Closeable):
         if anomaly_map.shape != pixels.shape[:2] or not (np.isfinite(anomaly_map).all() and math.isfinite(score)):
             raise PeerError(
                 f"peer {self.name} found {np.isfinite(anomaly_map).sum()} numbers and the score {score} in an image of "
-                f"{pixels.shape[0]}x{pixels.shape[1]} pixels; leave it out, or put that right"
+                f"{size_text(pixels.shape[:2])}; leave it out, or put that right"
             )
         self._image_s.append(seconds)
         return anomaly_map, score

@@ -21,7 +21,7 @@ from fbft_calibration.refinement.pictures import Changes, before_and_after
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.scoring import find_regions
-from fbft_edge.errors import ImageError, MapError
+from fbft_edge.errors import BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.jobs.inspection import OVERVIEW, output_names
@@ -122,7 +122,7 @@ def refine_images(
         ImageError: The results cannot be written.
     """
     with BundleRefiner(bundle, weights, settings) as refiner, results_file(out, ("masks", "overlays")) as file:
-        writer = _Writer(refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
+        writer = _Writer(bundle, refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
         named = list(zip(paths, output_names(paths), strict=True))
         for path, name in progress.track(named, "Refining"):
             file.write(json.dumps(writer.refined(path, name), sort_keys=True, allow_nan=False) + "\n")
@@ -134,8 +134,8 @@ def refine_images(
 class _Writer:
     """Writes what belongs to one image, and keeps the pictures of what changed most."""
 
-    def __init__(self, refiner: BundleRefiner, out: Path, constants: dict[str, Any]) -> None:
-        self._refiner, self._out, self._constants = refiner, out, constants
+    def __init__(self, bundle: Bundle, refiner: BundleRefiner, out: Path, constants: dict[str, Any]) -> None:
+        self._bundle, self._refiner, self._out, self._constants = bundle, refiner, out, constants
         self._changes = Changes()
         self.counts = Refined()
 
@@ -146,8 +146,9 @@ class _Writer:
         try:
             pixels = read_image(path)
             line["height"], line["width"] = pixels.shape[:2]
+            self._bundle.require_frame_size(pixels.shape[0], pixels.shape[1], str(path))
             before = self._refiner.detect(pixels)
-        except (ImageError, MapError) as error:
+        except (BundleError, ImageError, MapError) as error:
             self.counts.faults += 1
             return {**line, "fault": str(error)}
         after, energies = self._refiner.explained(pixels, before)

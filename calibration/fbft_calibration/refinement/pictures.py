@@ -14,7 +14,7 @@ import numpy as np
 
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, overlay, write
 from fbft_edge.frames.frame import Bool, Detection, Uint8
-from fbft_edge.frames.images import MAX_SIDE_PX
+from fbft_edge.frames.images import MAX_WRITTEN_SIDE_PX
 
 LABELS = ("before", "after")
 
@@ -96,7 +96,7 @@ class Changes:
 
 def _limited(picture: Uint8) -> Uint8:
     """The picture, reduced where two of them side by side would not fit into a file."""
-    room_height, room_width = MAX_SIDE_PX - _HEADING_PX, (MAX_SIDE_PX - _GAP_PX) // 2
+    room_height, room_width = MAX_WRITTEN_SIDE_PX - _HEADING_PX, (MAX_WRITTEN_SIDE_PX - _GAP_PX) // 2
     share = min(1.0, room_height / picture.shape[0], room_width / picture.shape[1])
     if share == 1:
         return picture

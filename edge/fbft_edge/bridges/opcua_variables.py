@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
 from fbft_edge.frames.frame import Region
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX
 from fbft_edge.messages.reading import Result
 
 
@@ -45,7 +46,7 @@ class Variable:
 NAMESPACE = "urn:fbft-edge:results"
 _VERDICTS = tuple(verdict.value for verdict in sorted(VERDICT_NUMBERS, key=VERDICT_NUMBERS.__getitem__))
 _FAULTS = tuple(fault.name.lower() for fault in Fault)
-_SIDE_PX = 16384.0
+_SIDE_PX = float(MAX_SIDE_PX)
 
 VARIABLES = (
     Variable("Verdict", "Int32", "of the newest message", states=_VERDICTS),

@@ -19,6 +19,7 @@ from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry,
 from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
 from fbft_edge.strict_json import json_from_bytes
 
@@ -79,12 +80,16 @@ class Bundle:
         """Accept frames only of a size that the thresholds were found on.
 
         Raises:
-            BundleError: The bundle was fitted on frames of other sizes.
+            BundleError: The bundle was fitted on frames of other sizes, or no frame is as large.
         """
-        if self.frame_sizes and (height, width) not in self.frame_sizes:
-            expected = ", ".join(f"{rows}x{columns}" for rows, columns in self.frame_sizes)
+        if max(height, width) > MAX_SIDE_PX:
             raise BundleError(
-                f"{source} has {height}x{width} pixels (height x width), the bundle was fitted on {expected}; "
+                f"{source} has {size_text((height, width))}, a frame has at most {MAX_SIDE_PX} a side; cut it into "
+                "shorter ones, and fit again with images of that size"
+            )
+        if self.frame_sizes and (height, width) not in self.frame_sizes:
+            raise BundleError(
+                f"{source} has {size_text((height, width))}, the bundle was fitted on {size_text(*self.frame_sizes)}; "
                 "set the camera to that size, or fit again with images of the new size"
             )
 

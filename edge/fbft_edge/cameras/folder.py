@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError, ImageError
 from fbft_edge.frames.frame import Frame, Uint8
-from fbft_edge.frames.images import image_paths, read_image
+from fbft_edge.frames.images import about_dark_16_bit, image_paths, peak_of_dark_16_bit, read_image
+
+_logger = logging.getLogger(__name__)
 
 
 class FolderCamera(SequenceCamera):
@@ -31,6 +34,7 @@ class FolderCamera(SequenceCamera):
         self._pace = Pace(fps)
         self._loop = loop
         self._next = 0
+        self._is_dark_said = False
         self._sequence = FrameSequence(name, _read(self._paths[0]).shape[:2])
 
     def read(self) -> Frame | None:
@@ -45,7 +49,11 @@ class FolderCamera(SequenceCamera):
             return None
         path = self._paths[self._next]
         self._next += 1
-        return self._sequence.frame(_read(path))
+        pixels = _read(path)
+        if not self._is_dark_said and (peak := peak_of_dark_16_bit(path, pixels)) is not None:
+            self._is_dark_said = True
+            _logger.warning("camera %s: %s", self.name, about_dark_16_bit({path: peak}))
+        return self._sequence.frame(pixels)
 
     def close(self) -> None:
         """Wake a waiting `read`, which then returns None."""

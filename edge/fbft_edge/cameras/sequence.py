@@ -11,7 +11,7 @@ import time
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
-from fbft_edge.frames.pixel_format import PixelFormat, frame_size
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX, PixelFormat, frame_size, size_text
 
 
 class FrameSequence:
@@ -22,9 +22,17 @@ class FrameSequence:
         size: Height and width of every frame.
         pixel_format: Of every frame.
         count: Frames made so far, and so the next `frame_id`.
+
+    Raises:
+        CameraError: The frames are larger than any that can be published.
     """
 
     def __init__(self, name: str, size: tuple[int, int], pixel_format: PixelFormat = PixelFormat.RGB8) -> None:
+        if max(size) > MAX_SIDE_PX:
+            raise CameraError(
+                f"camera {name!r} sends {size_text(size)}, a frame has at most {MAX_SIDE_PX} a side; set it to "
+                "shorter frames (fewer lines of a line-scan camera), a region of interest or binning"
+            )
         self.name = name
         self.size = size
         self.pixel_format = pixel_format
@@ -61,8 +69,9 @@ class FrameSequence:
 
 
 def layout_text(size: tuple[int, int], pixel_format: PixelFormat | None) -> str:
-    """A frame's height, width and pixel format as messages name them."""
-    return f"{size[0]}x{size[1]} pixels ({pixel_format.value if pixel_format else 'a format that is not read'})"
+    """A frame's size and pixel format as messages name them."""
+    what = pixel_format.value if pixel_format else "a format that is not read"
+    return f"{size_text(size)} of {what}"
 
 
 class SequenceCamera:

@@ -24,7 +24,7 @@ from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import without_surrogates
-from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.pixel_format import PixelFormat, size_text
 from fbft_edge.ranges import FPS
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
@@ -142,8 +142,8 @@ class DeviceCamera(LiveCamera):
         if (height or self.size[0], width or self.size[1]) != self.size:
             self.close()
             raise CameraError(
-                f"camera {name!r}: {path} sends {self.size[0]}x{self.size[1]} pixels (height x width) where "
-                f"{height or 'any'}x{width or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
+                f"camera {name!r}: {path} sends {size_text(self.size)} where "
+                f"{width or 'any'}x{height or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
             )
 
 

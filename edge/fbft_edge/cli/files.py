@@ -80,15 +80,17 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.description = "Time every stage of a frame beside what this machine can do at best; the last line is JSON."
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
-    add("--frame-size", type=_frame_size, metavar="HxW", help="default: the size that the bundle was fitted on")
+    add("--frame-size", type=_frame_size, metavar="WxH", help="default: the size that the bundle was fitted on")
     add("--repeats", type=int, default=7, metavar="N", help="the median of so many (default: %(default)s)")
     parser.set_defaults(command=_bench)
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    height, width = (int(part) for part in text.lower().split("x"))
-    if not (0 < height <= 16384 and 0 < width <= 16384):
-        raise argparse.ArgumentTypeError(f"{text} is not a height and width from 1 to 16384, such as 1036x1036")
+    from fbft_edge.frames.pixel_format import MAX_SIDE_PX
+
+    width, height = (int(part) for part in text.lower().split("x"))
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise argparse.ArgumentTypeError(f"{text} is not a width and height from 1 to {MAX_SIDE_PX}, such as 1600x1200")
     return height, width
 
 

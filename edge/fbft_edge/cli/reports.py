@@ -95,10 +95,12 @@ def _explanations(summary: Summary, out: Path) -> Iterator[str]:
 
 def show_timing(timing: Timing, console: Console) -> None:
     """Show each stage's time, beside what the machine can do at best."""
+    from fbft_edge.frames.pixel_format import size_text
+
     figures, floors = timing.figures, timing.floors
     height, width = figures["frame"]
     table = Table(
-        title=f"{height}x{width}, {figures['tiles']} tiles of {figures['tile_px']} px: "
+        title=f"{size_text((height, width))}, {figures['tiles']} tiles of {figures['tile_px']} px: "
         f"{figures['frames_per_s']:.2f} frames/s, {figures['flops_share_of_peak']:.0%} of the matrix peak",
     )
     for heading in ("stage", "ms", "share", "GFLOP", "of peak", "MB", "of copy rate"):

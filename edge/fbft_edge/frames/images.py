@@ -6,18 +6,23 @@ Knows nothing about tiles or models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
 from fbft_edge.errors import ImageError
-from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.file_formats import Levels, stated_levels, unreadable
+from fbft_edge.frames.frame import Pixels, Uint8
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
 
-# What a JPEG file can have, as overlays and previews are; and the largest mask of a message, 0.8 GB as colour.
-MAX_SIDE_PX = 65_500
-MAX_PIXELS = 1 << 28
+# What a JPEG file can have, as sheets of pictures are.
+MAX_WRITTEN_SIDE_PX = 65_500
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_WHITE_16_BIT = 65_535
+_DARK_BELOW = 256 // 8
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -35,60 +40,102 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path | str) -> Uint8:
-    """Read one image.
+    """Read the one image that a file holds.
 
-    Gray becomes three equal channels, transparency is dropped, orientation tags are honoured, and 16-bit
-    values are divided by 257 (the full range 0 to 65535 becomes 0 to 255; nothing is stretched).
+    Gray becomes three equal channels, transparency is dropped and orientation tags are honoured. From 0 to the white
+    that the file states (`maxval` of PGM and PPM, `MaxSampleValue` of TIFF), else to the largest value of its 8 or 16
+    bits, becomes 0 to 255; nothing is stretched. A TIFF in which 0 is white is turned round.
 
     Returns:
         (height, width, 3) uint8 RGB, C-contiguous, owned by the caller.
 
     Raises:
-        ImageError: The file cannot be read as an image.
+        ImageError: The file cannot be read as an image, or holds several: pages, or frames of an animation.
     """
+    return decode_image(_file_bytes(path), str(path))
+
+
+def _file_bytes(path: Path | str) -> Uint8:
     try:
-        encoded = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        return np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
-    return decode_image(encoded, str(path))
 
 
 def decode_image(encoded: Uint8, name: str) -> Uint8:
     """Decode the bytes of an image file; `name` stands in the error message.
 
     Raises:
-        ImageError: The bytes are not a complete image, or one that is too large.
+        ImageError: The bytes are not one complete image, or one that is too large.
     """
+    levels = stated_levels(encoded.data, name)
+    return _rgb8(_decoded(encoded, name), levels)
+
+
+def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
+    """Largest value in a 16-bit file that uses less than an eighth of its range; None for all others.
+
+    Args:
+        path: The file.
+        pixels: What `read_image` made of it.
+
+    Raises:
+        ImageError: The file is no longer what it was.
+    """
+    if pixels.max() >= _DARK_BELOW:
+        return None
+    encoded = _file_bytes(path)
+    values = _decoded(encoded, str(path))
+    is_full_range = stated_levels(encoded.data, str(path)).white in (None, _WHITE_16_BIT)
+    return int(values.max()) if values.dtype == np.uint16 and is_full_range else None
+
+
+def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:
+    """A line about such files: 10 or 12 bits are often kept in 16, and then nearly black.
+
+    Args:
+        peaks: Largest value by file; at least one.
+    """
+    path, peak = max(peaks.items(), key=lambda entry: entry[1])
+    return (
+        f"{len(peaks)} 16-bit images are very dark: none has a value above {peak} of 65535 ({path.name}); multiply "
+        "their values to fill 16 bits (12 bits: by 16), on the line too, or use 8 bits"
+    )
+
+
+def _decoded(encoded: Uint8, name: str) -> Pixels:
+    """(height, width, 3) BGR of 8 or 16 bits, levels as the file has them."""
     try:
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+        pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):  # OpenCV's own limits, above ours
             raise _too_large(name) from error
         pixels = None
     if pixels is None:
-        raise ImageError(f"{name} ({encoded.size} bytes) is not a readable image; remove it or write it again")
+        raise unreadable(encoded.size, name)
     height, width = pixels.shape[:2]
-    if max(height, width) > MAX_SIDE_PX or height * width > MAX_PIXELS:
-        raise _too_large(f"{name} ({height}x{width} pixels)")
-    return rgb8_from_bgr(pixels, name)
-
-
-def rgb8_from_bgr(pixels: np.ndarray, name: str) -> Uint8:
-    """8 or 16-bit BGR pixels to 8-bit RGB.
-
-    Raises:
-        ImageError: The pixels are neither uint8 nor uint16.
-    """
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
-    if pixels.dtype != np.uint8:
+    if max(height, width) > MAX_SIDE_PX:
+        raise _too_large(f"{name} ({size_text((height, width))})")
+    if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{name} has {pixels.dtype} pixels; convert it to 8 or 16-bit integers")
+    return cast("Pixels", pixels)
+
+
+def _rgb8(pixels: Pixels, levels: Levels) -> Uint8:
+    """8 or 16-bit BGR pixels to 8-bit RGB, white at 255."""
+    full = int(np.iinfo(pixels.dtype).max)
+    is_converted = levels.white is not None and levels.white > full  # 16 bits that the decoder made 8 of
+    white = full if levels.white is None or is_converted else levels.white
+    if levels.is_inverted and not is_converted:
+        pixels = cast("Pixels", np.asarray(white - np.minimum(pixels, white), pixels.dtype))
+    if white != 255 or pixels.dtype != np.uint8:
+        pixels = np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / white), np.uint8)
     return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def _too_large(name: str) -> ImageError:
     return ImageError(
-        f"{name} is too large; cut it into images of at most {MAX_SIDE_PX} pixels a side and {MAX_PIXELS} in all"
+        f"{name} is too large; cut it into images of at most {MAX_SIDE_PX} pixels a side, as a line takes them"
     )
 
 
@@ -106,7 +153,7 @@ def write_image(path: Path, pixels: Uint8) -> None:
     if not done:
         raise ImageError(
             f"{path}: OpenCV cannot write {pixels.shape} pixels as {path.suffix!r}; use .png, or .jpg of at most "
-            f"{MAX_SIDE_PX} pixels a side"
+            f"{MAX_WRITTEN_SIDE_PX} pixels a side"
         )
     try:
         path.write_bytes(encoded.tobytes())

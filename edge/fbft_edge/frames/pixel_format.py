@@ -36,6 +36,8 @@ class PixelFormat(str, Enum):
     BAYER_BG8 = "bayer_bg8"
 
 
+MAX_SIDE_PX = 16_384  # of a frame, from where it is read to its mask in a message
+
 _CONVERSIONS = {
     PixelFormat.BGR8: cv2.COLOR_BGR2RGB,
     PixelFormat.MONO8: cv2.COLOR_GRAY2RGB,
@@ -82,6 +84,11 @@ class Window:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
+def size_text(*sizes: tuple[int, int]) -> str:
+    """Sizes, each (height, width), as people say them and as every message to them has them."""
+    return f"{' or '.join(f'{width}x{height}' for height, width in sizes)} pixels (width x height)"
+
+
 def pixel_dtype(pixel_format: PixelFormat) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
     """Type of one sample."""
     return np.dtype(np.uint16) if pixel_format is PixelFormat.MONO16 else np.dtype(np.uint8)
@@ -98,12 +105,14 @@ def frame_array_shape(pixel_format: PixelFormat, height: int, width: int) -> tup
     """
     if pixel_format is PixelFormat.NV12:
         if height % 2 or width % 2:
-            raise ArgumentError(f"nv12 frames have even sides, not {height}x{width}; set the camera to an even size")
+            raise ArgumentError(
+                f"nv12 frames have even sides, not {size_text((height, width))}; set the camera to an even size"
+            )
         return height * 3 // 2, width
     if _is_bayer(pixel_format) and min(height, width) < _LEAST_BAYER_PX:
         raise ArgumentError(
             f"{pixel_format.value} frames have at least {_LEAST_BAYER_PX}x{_LEAST_BAYER_PX} pixels, not "
-            f"{height}x{width}; set the camera to a larger size"
+            f"{size_text((height, width))}; set the camera to a larger size"
         )
     return (height, width, 3) if pixel_format in _COLOUR else (height, width)
 
@@ -129,7 +138,7 @@ def require_pixels(pixels: Pixels, layout: FrameLayout) -> None:
     if pixels.shape != shape or pixels.dtype != dtype:
         raise BundleError(
             f"a frame of shape {pixels.shape} and type {pixels.dtype} reached a detector for "
-            f"{layout.height}x{layout.width} {layout.pixel_format.value} frames, which have shape {shape} and type "
+            f"{layout.pixel_format.value} frames of {size_text(layout.size)}, which have shape {shape} and type "
             f"{dtype}; set the camera to that size and format, or start again with its own"
         )
 

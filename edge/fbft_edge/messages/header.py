@@ -12,13 +12,13 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta, Struct
 
 from fbft_edge.frames.frame import MAX_REGIONS, DecidedBy, Verdict
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX
 from fbft_edge.names import MAX_REASON_LENGTH, NAME_PATTERN, TRIGGER_ID_PATTERN
 
 _Schema = Literal["fbft.result/1"]
 _MaskEncoding = Literal["packbits-zlib"]
 SCHEMA: str = get_args(_Schema)[0]
 MASK_ENCODING: str = get_args(_MaskEncoding)[0]
-MAX_SIDE_PX = 16384
 MAX_INTEGER = 2**63 - 1
 MAX_CAUSES = 32
 REQUIRED_CAUSES = ("replaced", "inference_error", "shutdown")

@@ -19,6 +19,7 @@ from msgspec.structs import asdict as members_of
 
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import Bool, DecidedBy, Region, Verdict
+from fbft_edge.frames.pixel_format import size_text
 from fbft_edge.messages.age import oldest_s
 from fbft_edge.messages.header import REQUIRED_CAUSES, SCHEMA, Header, Health
 from fbft_edge.messages.ledger import LedgerSnapshot
@@ -206,7 +207,9 @@ def decode_mask(encoded: Part, height: int, width: int) -> Bool:
     except zlib.error as error:
         raise MessageError(f"the mask is not a zlib stream ({error})") from error
     if len(packed) != height * row_bytes or not inflater.eof or inflater.unused_data:
-        raise MessageError(f"the mask does not inflate to the {height * row_bytes} bytes of {height}x{width} pixels")
+        raise MessageError(
+            f"the mask does not inflate to the {height * row_bytes} bytes of {size_text((height, width))}"
+        )
     rows = np.frombuffer(packed, np.uint8).reshape(height, row_bytes)
     return np.unpackbits(rows, axis=1, count=width).view(np.bool_)
 

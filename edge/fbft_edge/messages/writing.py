@@ -27,7 +27,8 @@ import numpy as np
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import MAX_REGIONS, Bool, Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.messages.header import MASK_ENCODING, MAX_SIDE_PX, SCHEMA, Health, topic_for
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
+from fbft_edge.messages.header import MASK_ENCODING, SCHEMA, Health, topic_for
 from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.names import NAME_PATTERN, NAME_RULE
 
@@ -88,7 +89,7 @@ def encode_detection(
     verdict = Verdict.ANOMALOUS if detection.is_anomalous else Verdict.OK
     height, width = detection.mask.shape
     if max(height, width) > MAX_SIDE_PX:
-        raise ValueError(f"a mask of {height}x{width} pixels; a message holds at most {MAX_SIDE_PX} a side")
+        raise ValueError(f"a mask of {size_text((height, width))}; a message holds at most {MAX_SIDE_PX} a side")
     fields = _members(
         frame_id=frame.frame_id,
         captured_ns=frame.captured_ns,

@@ -23,7 +23,7 @@ import numpy as np
 
 from fbft_edge.errors import FbftError, RecordingError
 from fbft_edge.frames.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
-from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels, size_text
 from fbft_edge.messages.header import Header
 from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
 from fbft_edge.messages.writing import encode_mask
@@ -220,7 +220,9 @@ def _decoded(encoded: bytes, rows: int, columns: int) -> Pixels:
     if (signature, kind) != (b"\x89PNG\r\n\x1a\n", b"IHDR"):
         raise RecordingError(f"{len(encoded)} bytes that are no PNG picture")
     if (height, width) != (rows, columns):
-        raise RecordingError(f"a picture of {height}x{width} pixels in the place of one of {rows}x{columns}")
+        raise RecordingError(
+            f"a picture of {size_text((height, width))} in the place of one of {size_text((rows, columns))}"
+        )
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Bool, Float32, Uint8
+from fbft_edge.frames.pixel_format import size_text
 from fbft_edge.synthetic.defects import INK_DARKENS, Canvas, Defect, drawn_defect
 from fbft_edge.synthetic.layout import layout_of
 
@@ -64,12 +65,12 @@ def render_part(seed: int, height: int = 1036, width: int = 1036, defect_sizes_p
 
 def _check_sizes(height: int, width: int, defect_sizes_px: tuple[float, ...]) -> None:
     if not (64 <= height <= 8192 and 64 <= width <= 8192):
-        raise ArgumentError(f"cannot render {height}x{width} pixels; both sides must be 64 to 8192")
+        raise ArgumentError(f"cannot render {size_text((height, width))}; both sides must be 64 to 8192")
     largest = min(height, width) / 2
     for size_px in defect_sizes_px:
         if not 2 <= size_px <= largest:
             raise ArgumentError(
-                f"a defect of {size_px:g} px does not suit {height}x{width} pixels; use 2 to {largest:g} px"
+                f"a defect of {size_px:g} px does not suit {size_text((height, width))}; use 2 to {largest:g} px"
             )
 
 

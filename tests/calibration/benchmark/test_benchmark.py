@@ -297,7 +297,7 @@ def test_changed_test_images_are_measured_again(altered: tuple[CategoryResult, P
 
 def test_test_images_of_a_size_that_a_line_would_refuse_are_told(altered: tuple[CategoryResult, Path]) -> None:
     (caution,) = altered[0].cautions
-    assert "1 test images have a size that the thresholds were not found on (height x width 120x150: 1)" in caution
+    assert "1 test images have a size that the thresholds were not found on (width x height 150x120: 1)" in caution
 
 
 def part_of(root: Path) -> Category:

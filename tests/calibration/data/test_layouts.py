@@ -271,7 +271,10 @@ def empty(mask: Path) -> None:
     ("harm", "words"),
     [
         (missing, "has no mask; add one of its name"),
-        (of_another_size, "is 9x7 pixels, its image 12x16 (height x width); write it in that size"),
+        (
+            of_another_size,
+            "has 7x9 pixels (width x height), its image 16x12 pixels (width x height)",
+        ),
         (corrupt, "is not a readable image"),
         (empty, "marks nothing: its largest value is 1, defects are above 127; write defects as 255"),
     ],

@@ -61,7 +61,7 @@ def test_every_reason_is_said(folder: Path) -> None:
     reasons = {path.name: reason.split(":")[0].split(",")[0] for path, reason in scanned(folder)[0].left_out}
     assert reasons == {
         "renamed.bmp": "duplicate of good2.png",
-        "wide.png": "size 40x60",
+        "wide.png": "60x40 pixels (width x height)",
         "cut.png": "unreadable",
         "empty.jpg": "unreadable",
         "folder.png": "unreadable",

@@ -124,7 +124,7 @@ def test_memory_that_only_fitting_took_does_not_count(peer: PeerProcess) -> None
 
 @pytest.mark.parametrize(("level", "words"), [(3, "599 numbers"), (5, "570 numbers")], ids=["nan", "size"])
 def test_a_map_without_a_number_for_every_pixel_is_refused(peer: PeerProcess, level: int, words: str) -> None:
-    with pytest.raises(PeerError, match=f"peer simple found {words} .* 20x30 pixels"):
+    with pytest.raises(PeerError, match=f"peer simple found {words} .* 30x20 pixels"):
         peer.map_of(flat(level))
 
 

@@ -832,9 +832,14 @@ def test_a_bundle_without_thresholds_says_how_to_get_them(bundle: Bundle) -> Non
         open_bundle(uncalibrated.path).require_thresholds()
 
 
+def test_frames_that_no_message_holds_are_refused_by_a_bundle_of_any_size(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"has 64x16385 pixels .* at most 16384 a side"):
+        dataclasses.replace(bundle, frame_sizes=()).require_frame_size(16385, 64, "camera 0")
+
+
 @pytest.mark.parametrize("size", [(182, 140), (140, 181), (1, 1)])
 def test_frames_of_another_size_are_refused_with_the_sizes(bundle: Bundle, size: tuple[int, int]) -> None:
-    with pytest.raises(BundleError, match="140x182, 64x64"):
+    with pytest.raises(BundleError, match="182x140 or 64x64 pixels"):
         bundle.require_frame_size(*size, "camera 0")
 
 

@@ -194,6 +194,14 @@ def test_a_folder_is_played_in_order_and_ends(folder: Path) -> None:
         ]
 
 
+def test_a_folder_says_once_that_its_16_bits_are_nearly_black(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in folder.iterdir():
+        cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 4095, np.uint16))
+    with opened(f"folder://{folder}?fps=200") as camera:
+        frames_of(camera, 3)
+    assert ["none has a value above 4095 of 65535" in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_a_looping_folder_starts_again(folder: Path) -> None:
     with opened(f"folder://{folder}?fps=200&loop=true") as camera:
         assert [int(frame.pixels[0, 0, 0]) for frame in frames_of(camera, 5)] == [0, 10, 20, 0, 10]
@@ -204,7 +212,7 @@ def test_a_changed_size_is_said_once_and_the_folder_goes_on(folder: Path) -> Non
     with opened(f"folder://{folder}?fps=100") as camera:
         camera.read()
         with pytest.raises(
-            CameraError, match=rf"{HEIGHT}x{WIDTH + 1} pixels \(rgb8\) after 1 frames of {HEIGHT}x{WIDTH}"
+            CameraError, match=rf"{WIDTH + 1}x{HEIGHT} pixels .* of rgb8 after 1 frames of {WIDTH}x{HEIGHT}"
         ):
             camera.read()
         assert camera.read().frame_id == 1
@@ -439,13 +447,20 @@ def test_ending_a_pace_wakes_who_waits() -> None:
 
 def test_a_sequence_accepts_one_size_only() -> None:
     sequence = FrameSequence("press-1", (4, 6))
-    with pytest.raises(CameraError, match=r"6x4 pixels \(rgb8\) after 0 frames of 4x6 pixels \(rgb8\)"):
+    with pytest.raises(CameraError, match=r"4x6 pixels \(width x height\) of rgb8 after 0 frames of 6x4 pixels"):
         sequence.frame(np.zeros((6, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(16385, 64), (64, 20000)])
+def test_a_camera_of_frames_that_no_message_holds_is_refused_when_it_is_opened(size: tuple[int, int]) -> None:
+    words = rf"sends {size[1]}x{size[0]} pixels .* at most 16384 a side; set it to shorter frames \(fewer lines"
+    with pytest.raises(CameraError, match=words):
+        FrameSequence("web-1", size)
 
 
 def test_a_sequence_accepts_one_pixel_format_only() -> None:
     sequence = FrameSequence("press-1", (4, 6))
-    with pytest.raises(CameraError, match=r"4x6 pixels \(mono8\) after 0 frames of 4x6 pixels \(rgb8\)"):
+    with pytest.raises(CameraError, match=r"6x4 pixels .* of mono8 after 0 frames of 6x4 pixels .* of rgb8"):
         sequence.require((4, 6), PixelFormat.MONO8)
 
 

@@ -98,7 +98,7 @@ def test_a_camera_that_comes_back_with_another_size_is_refused_with_both_sizes(s
     with opened(serve([flat(40)] * 20, [flat(40, (96, 240))] * 20)) as camera:
         frames_until_the_cut(camera)
         with pytest.raises(
-            CameraError, match=r"sends 96x240 pixels \(bgr8\), the line expects 112x160 pixels \(bgr8\)"
+            CameraError, match=r"sends 240x96 pixels \(width x height\) of bgr8, the line expects 160x112 pixels"
         ):
             camera.read()
 
@@ -179,7 +179,9 @@ def test_a_size_that_changes_in_mid_stream_is_refused_until_the_old_one_is_back(
     with opened(serve(clip)) as camera:
         seen, errors = levels_and_errors(camera, 24)
     assert (len(seen), set(np.round(seen, -1))) == (19, {40, 160})
-    assert all("sends 96x240 pixels (bgr8) after 9 frames of 112x160 pixels (bgr8)" in error for error in errors)
+    assert all(
+        "sends 240x96 pixels (width x height) of bgr8 after 9 frames of 160x112 pixels" in error for error in errors
+    )
 
 
 @contextlib.contextmanager
@@ -279,7 +281,7 @@ def test_a_stream_of_another_size_than_the_bundles_is_refused_without_its_passwo
     assert main(["run", "--bundle", str(bundle.path), "--camera", camera, "--bind", endpoint]) == 2
     said = capsys.readouterr().err
     assert "rtsp://***@127.0.0.1" in said
-    assert "has 112x160 pixels (height x width), the bundle was fitted on 84x84; set the camera to that size" in said
+    assert "has 160x112 pixels (width x height), the bundle was fitted on 84x84 pixels" in said
     assert "secret" not in said
 
 

@@ -262,7 +262,7 @@ def test_a_camera_of_another_size_than_expected_is_a_fault_until_it_has_that() -
     wrong, right = ScriptedCamera([noise(1)], (50, 64)), ScriptedCamera([noise(2)])
     camera = WatchedCamera(Factory(wrong, wrong, right), "press-1", wait=True, expected_size=SIZE)
     for _ in range(2):
-        with pytest.raises(CameraError, match=r"sends 50x64 pixels \(bgr8\), the line expects 48x64 pixels"):
+        with pytest.raises(CameraError, match=r"sends 64x50 pixels .* of bgr8, the line expects 64x48 pixels"):
             camera.read()
     assert (camera.read() is not None, wrong.is_closed) == (True, True)
 
@@ -274,7 +274,7 @@ def test_a_camera_that_comes_back_with_another_format_is_refused_until_the_old_o
     camera.read()
     with pytest.raises(CameraError):
         camera.read()
-    with pytest.raises(CameraError, match=r"48x64 pixels \(mono8\), the line expects 48x64 pixels \(bgr8\)"):
+    with pytest.raises(CameraError, match=r"64x48 pixels .* of mono8, the line expects 64x48 pixels .* of bgr8"):
         camera.read()
     assert camera.read().frame_id == 1
 

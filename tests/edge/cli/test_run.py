@@ -194,7 +194,7 @@ def test_a_camera_of_another_size_is_refused_before_anything_is_published(
 ) -> None:
     camera = "synthetic://?height=96&width=112"
     assert main(["run", "--bundle", str(bundle), "--camera", camera, "--bind", endpoint]) == 2
-    assert "96x112 pixels" in capsys.readouterr().err
+    assert "112x96 pixels" in capsys.readouterr().err
 
 
 def test_a_bundle_without_thresholds_is_refused(

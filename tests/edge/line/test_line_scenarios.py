@@ -167,7 +167,7 @@ def test_a_line_says_which_picture_is_broken_and_goes_on(
     reasons = list(dict.fromkeys(result.health.reason for result in results if result.verdict is Verdict.FAULT))
     assert [reason.startswith("camera: ") for reason in reasons] == [True, True]
     assert "002.png" in reasons[0]
-    assert "sends 84x98 pixels (rgb8) after 3 frames of 84x84 pixels (rgb8)" in reasons[1]
+    assert "sends 98x84 pixels (width x height) of rgb8 after 3 frames of 84x84 pixels" in reasons[1]
     assert results[-1].verdict in (Verdict.OK, Verdict.STALE)
     assert results[-1].health.state == "ok"
     assert "captured 4  fresh 4" in capsys.readouterr().out

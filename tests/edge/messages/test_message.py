@@ -539,7 +539,7 @@ def test_a_mask_with_bytes_behind_it_is_refused() -> None:
 
 
 def test_a_mask_of_another_size_than_the_headers_is_refused() -> None:
-    with pytest.raises(MessageError, match="13x10"):
+    with pytest.raises(MessageError, match="10x13"):
         decode_mask(encode_mask(np.zeros((12, 10), bool)), 13, 10)
 
 

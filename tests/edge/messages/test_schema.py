@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import MAX_REGIONS, Detection, Frame
-from fbft_edge.messages.header import MAX_CAUSES, MAX_INTEGER, MAX_SIDE_PX, Header, Health
+from fbft_edge.frames.pixel_format import MAX_SIDE_PX
+from fbft_edge.messages.header import MAX_CAUSES, MAX_INTEGER, Header, Health
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
 from fbft_edge.messages.reading import (
     MAX_HEADER_BYTES,

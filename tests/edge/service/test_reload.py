@@ -287,7 +287,7 @@ def test_an_altered_bundle_is_refused(line: Line, bundle: Bundle, strict_bundle:
 
 
 def test_a_bundle_of_other_frames_is_refused(line: Line, bundle: Bundle, bright_bundle: BrightBundle) -> None:
-    with pytest.raises(BundleError, match="84x98"):
+    with pytest.raises(BundleError, match="98x84"):
         reloader(line).reload(bright_bundle(frame_sizes=((112, 112),)).path)
     expect_unchanged(line, bundle)
 

@@ -91,4 +91,4 @@ def test_a_camera_that_comes_back_with_another_size_is_refused_until_the_old_one
     source.plug_in("good", 10)
     witness.next(is_judged)
     witness.check()
-    assert "the line expects 112x160 pixels" in fault.health.reason
+    assert "the line expects 160x112 pixels" in fault.health.reason

@@ -16,7 +16,7 @@ from fbft_edge.detectors.scoring import TOP_FRACTION
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32
-from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, size_text
 
 # Fixed in the sources.
 TILE_BLOCK_PX = 1024
@@ -137,8 +137,8 @@ class FrameKernels:
         most = max(height * width, plan.num_tiles * tile_px**2)
         if most > _MOST_PIXELS:
             raise ArgumentError(
-                f"frames of {height}x{width} pixels in {plan.num_tiles} tiles of {tile_px} px make {most} pixels, the "
-                f"CUDA kernels count {_MOST_PIXELS}; use smaller frames or less overlap"
+                f"frames of {size_text((height, width))} in {plan.num_tiles} tiles of {tile_px} px make {most} "
+                f"pixels, the CUDA kernels count {_MOST_PIXELS}; use smaller frames or less overlap"
             )
 
     def _made_buffers(self, with_map: bool, pitch: int | None) -> dict[str, Buffer]:
