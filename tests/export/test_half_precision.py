@@ -21,9 +21,9 @@ from fbft_edge.bundle.reading import GRAPH, GRAPH_INPUT, Bundle
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_export.float32_islands import DEFAULT, NONE, Kept, Wiring
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
-from fbft_export.islands import DEFAULT, NONE, Kept, Wiring
 from fbft_export.parity import TOLERANCES, compare_distances, measure_parity
 from fbft_export.students import Students
 from fbft_export.teacher import Teacher

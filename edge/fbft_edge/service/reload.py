@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors.model import Model, OpenModel
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
-from fbft_edge.service.canary import CanaryFrame
+from fbft_edge.service.canary_frames import CanaryFrame
 
 MOST_NEWLY_ANOMALOUS = 0.5
 JOIN_TIMEOUT_S = 10.0
