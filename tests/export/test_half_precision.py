@@ -344,7 +344,7 @@ def centre(pixels: Uint8) -> Uint8:
     return pixels[top : top + 112, left : left + 112]
 
 
-@pytest.mark.parametrize("module", ["half_precision", "islands", "parity"])
+@pytest.mark.parametrize("module", ["half_precision", "float32_islands", "parity"])
 def test_neither_torch_nor_timm_is_needed(module: str) -> None:
     program = f"import sys, fbft_export.{module}; sys.exit(bool({{'torch', 'timm'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
