@@ -29,7 +29,7 @@ from waiting import wait_until
 import fbft_calibration.cli
 import fbft_edge.cli.main
 import fbft_export.cli
-from fbft_edge.config import read_config
+from fbft_edge.config.line_config import read_config
 from fbft_edge.frames.images import write_image
 from fbft_edge.jobs import service_unit
 from fbft_edge.messages.writing import encode_mask

@@ -40,7 +40,7 @@ from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import native_precision, openvino_core
-from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.judge import image_score
 from fbft_edge.detectors.tiling import TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32

@@ -25,12 +25,12 @@ from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.bundle.reading import GRAPH, Bundle, open_bundle
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.host import OpenVinoEngine
-from fbft_edge.detectors.scoring import image_score, is_anomalous
+from fbft_edge.detectors.judge import image_score, is_anomalous
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_export.float32_islands import DEFAULT, NONE, Kept
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
-from fbft_export.islands import DEFAULT, NONE, Kept
 
 ISLANDS = tuple(item.name for item in dataclasses.fields(Kept))
 

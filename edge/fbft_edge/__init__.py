@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fbft_edge.bundle.manifest import Thresholds
     from fbft_edge.bundle.reading import Bundle, open_bundle
     from fbft_edge.cameras.camera import Camera
-    from fbft_edge.config import LineConfig, read_config
+    from fbft_edge.config.line_config import LineConfig, read_config
     from fbft_edge.detectors import Detector
     from fbft_edge.detectors.inspector import Inspector
     from fbft_edge.errors import FbftError
@@ -87,7 +87,7 @@ _HOMES = {
     "Frame": "frames.frame",
     "Health": "messages.header",
     "Inspector": "detectors.inspector",
-    "LineConfig": "config",
+    "LineConfig": "config.line_config",
     "Observer": "messages.published",
     "PixelFormat": "frames.pixel_format",
     "Published": "messages.published",
@@ -98,7 +98,7 @@ _HOMES = {
     "Verdict": "frames.frame",
     "decode_message": "messages.reading",
     "open_bundle": "bundle.reading",
-    "read_config": "config",
+    "read_config": "config.line_config",
     "read_image": "frames.images",
     "run_line": "line.assembly",
 }

@@ -40,7 +40,7 @@ class Range:
 
 FPS = Range(0.01, 1000)
 DURATION_S = Range(0, 1e9, is_low_allowed=False)
-AGE_S = Range(0, 86400)
+AGE_S = Range(0, 86400)  # of `late_after_s` and `stale_after_s`
 ENGINE_TIMEOUT_S = Range(0.01, 3600)
 TRIGGER_TIMEOUT_S = Range(0.001, 3600)
 FROZEN_AFTER = Range(2, 10**6, is_zero_allowed=True)

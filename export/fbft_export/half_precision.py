@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
-from fbft_export.islands import DEFAULT, HALF, MOVING, Kept, Wiring, half_nodes, part_of
+from fbft_export.float32_islands import DEFAULT, HALF, MOVING, Kept, Wiring, half_nodes, part_of
 
 # ONNX Runtime and TensorRT 10.3 read no newer file format.
 _IR_VERSION = 10

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from fbft_edge.bundle.manifest import Thresholds, TileGeometry
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.anomaly_map import MapOperator
-from fbft_edge.detectors.scoring import image_score, is_anomalous
+from fbft_edge.detectors.judge import image_score, is_anomalous
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 

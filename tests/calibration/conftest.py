@@ -12,7 +12,7 @@ import pytest
 
 from fbft_calibration.benchmark.result import Run, provenance, write_result
 from fbft_calibration.cli import main
-from fbft_edge.detectors.scoring import find_regions, image_score
+from fbft_edge.detectors.judge import find_regions, image_score
 from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part

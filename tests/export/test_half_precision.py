@@ -21,9 +21,9 @@ from fbft_edge.bundle.reading import GRAPH, GRAPH_INPUT, Bundle
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
 from fbft_edge.frames.images import image_paths, read_image
+from fbft_export.float32_islands import DEFAULT, NONE, Kept, Wiring
 from fbft_export.graph import PatchDistanceModel, write_graph
 from fbft_export.half_precision import EmulatedHalfEngine, half_graph
-from fbft_export.islands import DEFAULT, NONE, Kept, Wiring
 from fbft_export.parity import TOLERANCES, compare_distances, measure_parity
 from fbft_export.students import Students
 from fbft_export.teacher import Teacher
@@ -344,7 +344,7 @@ def centre(pixels: Uint8) -> Uint8:
     return pixels[top : top + 112, left : left + 112]
 
 
-@pytest.mark.parametrize("module", ["half_precision", "islands", "parity"])
+@pytest.mark.parametrize("module", ["half_precision", "float32_islands", "parity"])
 def test_neither_torch_nor_timm_is_needed(module: str) -> None:
     program = f"import sys, fbft_export.{module}; sys.exit(bool({{'torch', 'timm'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -177,7 +177,7 @@ def _answer(_: Path) -> Parser:
 
 
 def _config(folder: Path) -> Parser:
-    from fbft_edge.config import read_config
+    from fbft_edge.config.line_config import read_config
     from fbft_edge.errors import ConfigError
 
     def parse(parts: Parts) -> object:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fbft_calibration.benchmark.result import InspectedImage, Picture
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.frames.drawing import heat
 from fbft_edge.frames.frame import Bool, Detection, Float32, Region, Uint8
 from fbft_edge.frames.images import write_image

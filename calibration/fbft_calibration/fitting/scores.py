@@ -12,8 +12,8 @@ import numpy as np
 
 from fbft_calibration.data.nominal import NominalImage
 from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.judge import image_score
 from fbft_edge.detectors.model import DetectorPool
-from fbft_edge.detectors.scoring import image_score
 from fbft_edge.frames.frame import Float32
 from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics

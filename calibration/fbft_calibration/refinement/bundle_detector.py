@@ -18,8 +18,8 @@ from fbft_calibration.fitting.features import native_autocast
 from fbft_edge.bundle.reading import PROTOTYPES, STUDENTS, Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.host import OpenVinoDetector
+from fbft_edge.detectors.judge import require_numbers
 from fbft_edge.detectors.model import DetectorPool
-from fbft_edge.detectors.scoring import require_numbers
 from fbft_edge.detectors.sharpener import LEAST_THRESHOLD
 from fbft_edge.errors import TeacherError
 from fbft_edge.frames.frame import Detection, Float32, Uint8

@@ -20,7 +20,7 @@ from fbft_calibration.refinement.f2pad import RefineSettings, refine
 from fbft_calibration.refinement.pictures import Changes, before_and_after
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.errors import BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import read_image, write_image

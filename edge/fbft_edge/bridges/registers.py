@@ -17,7 +17,7 @@ from fbft_edge.messages.reading import Result
 
 MAP_VERSION = 1
 NUM_REGISTERS = 125
-MAX_REGIONS = 16
+REGIONS_SHOWN = 16
 CONTROL_ADDRESS = 0
 
 _FORMATS = {"uint16": "H", "uint32": "I", "float32": "f"}
@@ -100,7 +100,7 @@ def _register_map() -> Iterator[Register]:
     address = 0
     regions = (
         Register(f"region_{number}_{register.name}", register.kind, register.meaning)
-        for number in range(1, MAX_REGIONS + 1)
+        for number in range(1, REGIONS_SHOWN + 1)
         for register in _REGION
     )
     for register in (*_HEADER, *regions):
@@ -210,7 +210,7 @@ def _result_values(result: Result | None) -> dict[str, float]:
         "captured_s": captured_s,
         "captured_ns": captured_ns,
     }
-    for number, region in enumerate(result.regions[:MAX_REGIONS], 1):
+    for number, region in enumerate(result.regions[:REGIONS_SHOWN], 1):
         for name, value in _region_values(region, result.image_threshold).items():
             values[f"region_{number}_{name}"] = min(0xFFFF, max(0, value))
     return values

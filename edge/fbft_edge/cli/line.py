@@ -26,7 +26,7 @@ from fbft_edge.names import (
 from fbft_edge.ranges import FPS
 
 if TYPE_CHECKING:
-    from fbft_edge.config import LineConfig
+    from fbft_edge.config.line_config import LineConfig
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def config_from_args(args: argparse.Namespace) -> LineConfig:
     Raises:
         ConfigError: Something cannot be used; the message has all problems.
     """
-    from fbft_edge.config import Override, read_config
+    from fbft_edge.config.line_config import Override, read_config
     from fbft_edge.sockets.keys import secret_key_file
 
     secret_key = args.secret_key or (args.clients and secret_key_file(None))
@@ -133,7 +133,7 @@ def _check_config(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fbft_edge.cli.reports import show_config
-    from fbft_edge.config import problem_lines, read_config
+    from fbft_edge.config.line_config import problem_lines, read_config
     from fbft_edge.jobs.check_config import check_config
 
     config = read_config(args.file)
@@ -158,7 +158,7 @@ def add_install_service(parser: argparse.ArgumentParser) -> None:
 
 
 def _install_service(args: argparse.Namespace) -> int:
-    from fbft_edge.config import read_config
+    from fbft_edge.config.line_config import read_config
     from fbft_edge.jobs.service_unit import service_unit
 
     file, program = args.config.absolute(), Path(sys.executable).with_name("fbft-edge")

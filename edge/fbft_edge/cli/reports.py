@@ -17,7 +17,7 @@ from rich.table import Table
 from fbft_edge.jobs.results_file import RESULTS
 
 if TYPE_CHECKING:
-    from fbft_edge.config import LineConfig
+    from fbft_edge.config.line_config import LineConfig
     from fbft_edge.jobs import check_config, doctor
     from fbft_edge.jobs.bench import Timing
     from fbft_edge.jobs.demo import LineFigures

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
@@ -76,16 +77,16 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(ABC):
     """A kind of value; `about` says what the key means."""
 
     about: str
     types: ClassVar[tuple[type, ...]] = (str,)
 
     @property
+    @abstractmethod
     def allowed(self) -> str:
         """What may stand there, in words."""
-        raise NotImplementedError
 
     def remedy(self, key: str) -> str:
         """What to do about a value that is not allowed."""

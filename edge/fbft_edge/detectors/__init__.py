@@ -1,6 +1,6 @@
 """Detectors: a frame's pixels in, a detection out; `host` for frames in host memory, `device` for a GPU.
 
-Tiles are cut (`tiling`), patch distances inferred, joined into an anomaly map (`anomaly_map`) and judged (`scoring`).
+Tiles are cut (`tiling`), patch distances inferred, joined into an anomaly map (`anomaly_map`) and judged (`judge`).
 Knows nothing about cameras, rates or messages.
 """
 

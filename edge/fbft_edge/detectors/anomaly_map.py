@@ -16,7 +16,7 @@ from fbft_edge.frames.pixel_format import Window
 
 Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-# Widths of the box passes, in order: 5 of width 5, 3 of width 7 (DESIGN section 3).
+# Widths of the box passes, in order: 5 of width 5, 3 of width 7, as in the paper's code.
 BOX_WIDTHS = (5, 5, 5, 5, 5, 7, 7, 7)
 _BLOCK_ROWS = 112
 

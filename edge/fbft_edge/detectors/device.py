@@ -18,10 +18,10 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.anomaly_map import MapOperator, PeakFinder
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
+from fbft_edge.detectors.judge import judge, peak_in
 from fbft_edge.detectors.kernels import read_cubins
 from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
-from fbft_edge.detectors.scoring import judge, peak_in
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError

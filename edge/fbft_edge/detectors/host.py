@@ -19,7 +19,7 @@ from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.anomaly_map import MapOperator
-from fbft_edge.detectors.scoring import judge_map
+from fbft_edge.detectors.judge import judge_map
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.detectors.scoring import MapOfWindow, Sharpen
+from fbft_edge.detectors.judge import MapOfWindow, Sharpen
 from fbft_edge.detectors.sharpening import LATTICE_PX, REACH_PATCHES, sharpened_picture
 from fbft_edge.frames.frame import Bool, Float32, Uint8
 from fbft_edge.frames.pixel_format import PixelFormat, Pixels, Window, rgb_lattice, rgb_of_window

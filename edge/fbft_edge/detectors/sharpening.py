@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fbft_edge.detectors.scoring import parts_that_touch
+from fbft_edge.detectors.judge import parts_that_touch
 from fbft_edge.frames.frame import Bool, Float32, Uint8
 from fbft_edge.frames.pixel_format import Window
 

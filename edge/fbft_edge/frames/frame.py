@@ -92,10 +92,10 @@ class Detection:
         score: Mean of the top 0.1 % of anomaly-map pixels, dimensionless, at least 0.
         peak: Largest anomaly-map value.
         mask: (height, width) bool, True where the anomaly map exceeds the pixel threshold and around that as far as the
-            outlines reach (`fbft_edge.detectors.scoring`), or what became of that by sharpening
+            outlines reach (`fbft_edge.detectors.judge`), or what became of that by sharpening
             (`fbft_edge.detectors.sharpening`); owned by the detection.
         regions: Connected components of the mask, largest peak first, at most `MAX_REGIONS`; the mask has all of them.
-        is_anomalous: True when the score exceeds the image threshold or the mask is not empty.
+        is_anomalous: True when the score exceeds the image threshold or the peak the pixel threshold.
         anomaly_map: (height, width) float32, or None when it was not asked for.
         peak_xy: Where the largest value lies, pixels of the frame; None when it is not known.
         decided_by: Which threshold makes it anomalous: `image`, exceeded by the score; `pixel`, by the peak; or `both`.

@@ -18,7 +18,7 @@ from openvino import opset13
 
 from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision, openvino_core
-from fbft_edge.detectors.scoring import find_regions, image_score
+from fbft_edge.detectors.judge import find_regions, image_score
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Uint8

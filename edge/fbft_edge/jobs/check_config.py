@@ -15,7 +15,7 @@ from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cameras import camera_opener, local_path
 from fbft_edge.cameras.video import without_password
-from fbft_edge.config import CameraConfig, LineConfig
+from fbft_edge.config.line_config import CameraConfig, LineConfig
 from fbft_edge.errors import CameraError, FbftError
 from fbft_edge.service.http_endpoint import check_http_bind
 from fbft_edge.sockets.access import CurveServer

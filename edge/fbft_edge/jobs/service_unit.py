@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fbft_edge.cameras import local_path
-from fbft_edge.config import LineConfig
+from fbft_edge.config.line_config import LineConfig
 from fbft_edge.errors import ArgumentError
 
 NAME = "fbft-edge"

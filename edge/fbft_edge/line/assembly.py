@@ -17,7 +17,7 @@ from typing import Any
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.cameras import WatchedCamera, open_watched_camera
 from fbft_edge.cameras.video import without_password
-from fbft_edge.config import CameraConfig, LineConfig
+from fbft_edge.config.line_config import CameraConfig, LineConfig
 from fbft_edge.detectors.model import OpenModel, open_model
 from fbft_edge.errors import BundleError, CommandError, EngineError
 from fbft_edge.frames.pixel_format import FrameLayout
@@ -25,7 +25,7 @@ from fbft_edge.line.pipeline import Advice, Pipeline, Settings, Station, Status,
 from fbft_edge.messages.published import Observer
 from fbft_edge.names import RELOAD_COMMAND, STATUS_COMMAND, TRIGGER_COMMAND
 from fbft_edge.recording.recorder import Recorder, RecorderSettings
-from fbft_edge.service.canary import CanaryFrames
+from fbft_edge.service.canary_frames import CanaryFrames
 from fbft_edge.service.drift import DriftMonitor
 from fbft_edge.service.http_endpoint import HttpEndpoint, monitoring_pages
 from fbft_edge.service.liveness import Liveness

@@ -1,4 +1,4 @@
-"""What does not change while a line runs."""
+"""Rates and limits of a line in, held to their ranges (`fbft_edge.ranges`); they stay while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header of a result message: its members with their bounds, stated here once for those who write and who read.
+"""The header of a result message: its members with their bounds, stated once for those who write and who read.
 
 `result.schema.json` beside this file says the same to everyone else; a test compares the two. Knows nothing about
 masks, sockets or ticks.

@@ -24,7 +24,7 @@ from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors.model import Model, OpenModel
 from fbft_edge.errors import BundleError, CommandError, EngineError, FbftError
 from fbft_edge.frames.frame import Detection, Frame
-from fbft_edge.service.canary import CanaryFrame
+from fbft_edge.service.canary_frames import CanaryFrame
 
 MOST_FLIPPED = 0.5
 JOIN_TIMEOUT_S = 10.0

@@ -43,7 +43,7 @@ class Canvas:
     Attributes:
         light: (height, width, 3) float32, linear, 1 is full scale.
         planes: (height, width, 4) float32 in [0, 1]: part cover, light on the belt, grain, ink
-            (see `synthetic_layout.Layout`).
+            (see `fbft_edge.synthetic.layout.Layout`).
     """
 
     light: Float32

@@ -29,7 +29,7 @@ from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.metrics import CategoryFigures
 from fbft_edge.bundle.reading import GRAPH, PROTOTYPES, STUDENTS, open_bundle
 from fbft_edge.detectors.host import OpenVinoEngine
-from fbft_edge.detectors.scoring import image_score
+from fbft_edge.detectors.judge import image_score
 from fbft_edge.frames.frame import Detection, Float32, Uint8
 from fbft_edge.frames.images import write_image
 from fbft_edge.synthetic import render_part

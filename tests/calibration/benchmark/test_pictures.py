@@ -17,7 +17,7 @@ from fbft_calibration.benchmark.pictures import (
     verdict_in_words,
 )
 from fbft_calibration.benchmark.result import InspectedImage
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
 from fbft_edge.frames.images import read_image
 

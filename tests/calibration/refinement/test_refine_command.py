@@ -18,7 +18,7 @@ from fbft_calibration.refinement.pictures import Changes, before_and_after
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.cli.main import main as edge_main
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.frames.frame import Bool, Detection
 from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.synthetic import render_part

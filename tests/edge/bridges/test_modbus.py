@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fbft_edge.bridges.camera_state import Fault
-from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Control, Status
+from fbft_edge.bridges.registers import NUM_REGISTERS, REGIONS_SHOWN, REGISTERS, Control, Status
 from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError
 from fbft_edge.sockets.access import CurveServer
@@ -209,12 +209,12 @@ def test_no_request_sees_halves_of_two_results(fast_plc: Plc, eventually: Any) -
         if is_honest_silence(block):
             continue
         number = int(block.frame_id)
-        expected = min(MAX_REGIONS, number % 17)
+        expected = min(REGIONS_SHOWN, number % 17)
         assert block.verdict == (OK if number % 3 else ANOMALOUS)
         assert (block.score, block.trigger_id, block.regions) == (number / 2, number, number % 17)
         assert 1_000_000_000 * block.captured_s + block.captured_ns == number * 1_000_000_007
-        areas = [block.values[f"region_{index}_area"] for index in range(1, MAX_REGIONS + 1)]
-        assert areas == [number % 1000 + 3] * expected + [0] * (MAX_REGIONS - expected)
+        areas = [block.values[f"region_{index}_area"] for index in range(1, REGIONS_SHOWN + 1)]
+        assert areas == [number % 1000 + 3] * expected + [0] * (REGIONS_SHOWN - expected)
 
 
 def test_a_killed_line_reads_fault_and_its_successor_is_found(

@@ -8,7 +8,7 @@ from fbft_edge.bridges.camera_state import Fault
 from fbft_edge.bridges.handshake import MAX_WAITING
 from fbft_edge.bridges.mqtt import MAX_ANOMALIES
 from fbft_edge.bridges.opcua_variables import VARIABLES
-from fbft_edge.bridges.registers import MAX_REGIONS, NUM_REGISTERS, REGISTERS, Status
+from fbft_edge.bridges.registers import NUM_REGISTERS, REGIONS_SHOWN, REGISTERS, Status
 from fbft_edge.messages.age import MIN_LIMIT_S
 
 PAGE = (Path(__file__).parents[3] / "docs" / "plc.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def test_the_region_registers_are_the_code() -> None:
     coded = {one.name: (str(one.address), one.kind, one.meaning) for one in REGISTERS}
     for place, name, kind, meaning in (row for row in table("address") if "n" in row[0]):
         first = int(place.split("+")[0])
-        for number in range(1, MAX_REGIONS + 1):
+        for number in range(1, REGIONS_SHOWN + 1):
             address = str(first + 6 * (number - 1))
             assert coded.pop(name.replace("_n_", f"_{number}_")) == (address, kind, meaning)
     assert not [name for name in coded if name.startswith("region_")]

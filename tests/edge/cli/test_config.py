@@ -14,7 +14,7 @@ import pytest
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli.line import config_from_args
 from fbft_edge.cli.main import command_line, main
-from fbft_edge.config import LineConfig
+from fbft_edge.config.line_config import LineConfig
 from fbft_edge.sockets.keys import write_key_pair
 from fbft_edge.sockets.subscriber import ResultSubscriber
 

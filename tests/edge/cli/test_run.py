@@ -22,7 +22,7 @@ import pytest
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli.console import result_json, result_line, status_line, summary_text
 from fbft_edge.cli.main import main
-from fbft_edge.config import CameraConfig, LineConfig, PublishConfig
+from fbft_edge.config.line_config import CameraConfig, LineConfig, PublishConfig
 from fbft_edge.frames.frame import Detection, Frame, Verdict
 from fbft_edge.line.assembly import run_line
 from fbft_edge.line.pipeline import Status, Summary

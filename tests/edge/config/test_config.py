@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.config import CurveConfig, LineConfig, Override, read_config
+from fbft_edge.config.line_config import CurveConfig, LineConfig, Override, read_config
 from fbft_edge.config.values import Kind, NamedTables, Place, Table, kinds, read_values
 from fbft_edge.errors import ConfigError
 

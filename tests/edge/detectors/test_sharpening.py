@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.host import OpenVinoDetector
-from fbft_edge.detectors.scoring import outline_level
+from fbft_edge.detectors.judge import outline_level
 from fbft_edge.detectors.sharpening import (
     CELL_PX,
     MARGIN_PX,

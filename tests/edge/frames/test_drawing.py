@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, heat, overlay, smallest_region, write
 from fbft_edge.frames.frame import Detection, Uint8
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fbft_edge.cli.main import main
 from fbft_edge.cli.reports import show_demo
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Detection, Verdict
 from fbft_edge.frames.images import read_image, write_image

@@ -16,8 +16,8 @@ from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli.main import main
 from fbft_edge.cli.reports import show_inspection
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.detectors.model import DetectorPool
-from fbft_edge.detectors.scoring import find_regions
 from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import read_image, write_image

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from fbft_edge.cli.main import main
-from fbft_edge.config import CameraConfig, CommandsConfig, CurveConfig, LineConfig, PublishConfig, RecorderConfig
+from fbft_edge.config.line_config import (
+    CameraConfig,
+    CommandsConfig,
+    CurveConfig,
+    LineConfig,
+    PublishConfig,
+    RecorderConfig,
+)
 from fbft_edge.errors import ArgumentError
 from fbft_edge.jobs.service_unit import service_unit
 
@@ -112,7 +119,7 @@ def test_homes_are_hidden_unless_something_lies_there(bundle: str, uri: str, pro
 
 
 @pytest.mark.parametrize(
-    "config",
+    "config.line_config",
     [
         line(bundle=Path("/tmp/part.fbft")),
         line(publish=PublishConfig("ipc:///tmp/results")),
@@ -140,7 +147,7 @@ def test_what_is_no_account_is_refused(user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
+    "config.line_config",
     [
         line("0", recorder=RecorderConfig(Path("/srv/my recordings")), commands=CommandsConfig("ipc:///run/fbft/c")),
         line("csi://0", engine="tensorrt"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jsonschema import Draft202012Validator
 
-from fbft_edge.detectors.scoring import find_regions, image_score
+from fbft_edge.detectors.judge import find_regions, image_score
 from fbft_edge.errors import ArgumentError, MessageError
 from fbft_edge.frames.frame import MAX_REGIONS, Detection, Frame, Region, Verdict
 from fbft_edge.messages.header import Health, topic_for

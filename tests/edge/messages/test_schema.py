@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from fbft_edge.detectors.scoring import find_regions
+from fbft_edge.detectors.judge import find_regions
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import MAX_REGIONS, Detection, Frame
 from fbft_edge.frames.pixel_format import MAX_SIDE_PX

@@ -31,7 +31,7 @@ from fbft_edge.frames.frame import Frame, Uint8
 from fbft_edge.frames.images import read_image
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
-from fbft_edge.service.canary import CanaryFrames
+from fbft_edge.service.canary_frames import CanaryFrames
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
 from fbft_edge.sockets.command_client import CommandClient
 from fbft_edge.sockets.command_server import CommandServer

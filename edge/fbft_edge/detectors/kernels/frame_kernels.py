@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbft_edge.detectors.anomaly_map import axis_operator
+from fbft_edge.detectors.judge import TOP_FRACTION
 from fbft_edge.detectors.kernels.taps import Int32, Taps, banded_taps, resize_taps
-from fbft_edge.detectors.scoring import TOP_FRACTION
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32

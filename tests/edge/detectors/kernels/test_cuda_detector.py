@@ -22,8 +22,8 @@ from fbft_edge.bundle.reading import GRAPH, Bundle, open_bundle
 from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.detectors.device import CudaDetector
 from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine
+from fbft_edge.detectors.judge import judge_map
 from fbft_edge.detectors.kernels.frame_kernels import Launch
-from fbft_edge.detectors.scoring import judge_map
 from fbft_edge.errors import BundleError, EngineError
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.synthetic import render_part

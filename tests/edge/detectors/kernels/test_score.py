@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.detectors.judge import image_score
 from fbft_edge.detectors.kernels import twins
 from fbft_edge.detectors.kernels.frame_kernels import FrameKernels, Launch
-from fbft_edge.detectors.scoring import image_score
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.frames.frame import Float32
 from fbft_edge.frames.pixel_format import PixelFormat

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fbft_edge.bundle.manifest import Thresholds
-from fbft_edge.detectors.scoring import (
+from fbft_edge.detectors.judge import (
     find_regions,
     image_score,
     is_anomalous,
