@@ -119,7 +119,7 @@ def test_homes_are_hidden_unless_something_lies_there(bundle: str, uri: str, pro
 
 
 @pytest.mark.parametrize(
-    "config.line_config",
+    "config",
     [
         line(bundle=Path("/tmp/part.fbft")),
         line(publish=PublishConfig("ipc:///tmp/results")),
@@ -147,7 +147,7 @@ def test_what_is_no_account_is_refused(user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config.line_config",
+    "config",
     [
         line("0", recorder=RecorderConfig(Path("/srv/my recordings")), commands=CommandsConfig("ipc:///run/fbft/c")),
         line("csi://0", engine="tensorrt"),
