@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fbft_edge.bundle.engines import Sidecar, sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
+from fbft_edge.bundle.sealing import open_to_change
 from fbft_edge.cli.commands import add_version
 from fbft_edge.cli.exit_status import exit_status
 from fbft_edge.errors import ArgumentError
@@ -75,10 +76,7 @@ def _targets(text: str) -> tuple[str, ...]:
 
 def _export(args: argparse.Namespace) -> int:
     _require_options_that_fit(args)
-    bundle = open_bundle(args.bundle)
-    if not args.list:
-        bundle = _built(bundle, args)
-    _show_engines(bundle)
+    _show_engines(open_bundle(args.bundle) if args.list else _built(open_to_change(args.bundle), args))
     return 0
 
 

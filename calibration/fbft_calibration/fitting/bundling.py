@@ -28,8 +28,8 @@ from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
 from fbft_edge.bundle.nominal_statistics import nominal_statistics
 from fbft_edge.bundle.notes import NominalScores, Notes, Units
-from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
-from fbft_edge.bundle.sealing import building, revising, seal_bundle, written
+from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle
+from fbft_edge.bundle.sealing import building, open_to_change, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.tiling import TilePlan
@@ -65,6 +65,15 @@ def fit_bundle(
     """
     started = time.monotonic()
     _check_target(out)
+    with building(out) as place:  # from here on no other fit of the same bundle begins
+        bundle = _fitted(place, out.stem, folder, settings, progress, started)
+    progress.say(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", "done")
+    return dataclasses.replace(bundle, path=out)
+
+
+def _fitted(
+    place: Path, product: str, folder: Path, settings: BundleSettings, progress: Progress, started: float
+) -> Bundle:
     nominal = scan_nominal(folder, progress, mixed_sizes=settings.mixed_sizes)
     require_enough(nominal)
     fit_images, held_out = nominal.split(settings.held_out, settings.students.seed)
@@ -83,16 +92,11 @@ def fit_bundle(
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
     progress.say(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
-    with building(out) as place:
-        draft = _draft_of(place, out.stem, teacher, geometry, nominal, fit_images, result.losses)
-        draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
-        draft, parity = add_openvino(draft, settings.precision)
-        progress.say(
-            f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles"
-        )
-        bundle = seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, progress))
-    progress.say(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", "done")
-    return dataclasses.replace(bundle, path=out)
+    draft = _draft_of(place, product, teacher, geometry, nominal, fit_images, result.losses)
+    draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
+    draft, parity = add_openvino(draft, settings.precision)
+    progress.say(f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles")
+    return seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, progress))
 
 
 def threshold_bundle(
@@ -110,7 +114,7 @@ def threshold_bundle(
     Raises:
         FbftError: Anything the user can act on; the bundle stays as it was.
     """
-    bundle = open_bundle(path)
+    bundle = open_to_change(path)
     nominal = scan_nominal(folder, progress, mixed_sizes=mixed_sizes)
     for height, width in nominal.sizes:
         bundle.require_frame_size(height, width, str(folder))

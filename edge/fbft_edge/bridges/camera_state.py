@@ -72,6 +72,21 @@ class Standing:
         return self.verdict is Verdict.OK
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a trigger has to know of the line that it is for.
+
+    Attributes:
+        session: Of its newest message.
+        now_ns: Its clock, less by what its quickest message took to come.
+        lost: Messages of it that never arrived, since the bridge started.
+    """
+
+    session: str
+    now_ns: int
+    lost: int
+
+
 class CameraState:
     """Takes one camera's messages and says how it stands; every method may be called from any thread.
 
@@ -79,11 +94,14 @@ class CameraState:
         camera: The camera's name.
         period_s: Between messages; None takes the one that the subscriber learned.
         clock: `time.monotonic`, by which the subscriber dates messages.
+
+    Attributes:
+        clock: As it was given.
     """
 
     def __init__(self, camera: str, period_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.camera = camera
-        self._given_period_s, self._clock = period_s, clock
+        self._given_period_s, self.clock = period_s, clock
         self._lock = threading.Lock()
         self._message: Result | None = None
         self._frame: tuple[str, int] | None = None
@@ -99,12 +117,23 @@ class CameraState:
         """
         message = message.without_pictures()
         with self._lock:
+            if self._message is None or self._message.session != message.session:
+                self._note_beginning(message)
             self._message = message
             self._lost += message.lost
             is_new = self._is_own(message)
             self._results += is_new
             self._anomalous += is_new and message.verdict is Verdict.ANOMALOUS
             return self._believable(message) if is_new else None
+
+    def line(self) -> Line | None:
+        """The line as a trigger has to know it; None as long as its clock is not known."""
+        with self._lock:
+            message, now_s = self._message, self.clock()
+            if message is None or message.sent_s is None:
+                return None
+            now_ns = message.published_ns + round((now_s - message.sent_s) * 1e9)
+            return Line(message.session, now_ns, self._lost)
 
     def standing(self) -> Standing:
         """How the camera stands now."""
@@ -132,6 +161,15 @@ class CameraState:
             return message
         return replace(message, verdict=Verdict.FAULT, health=Health("fault", reason))
 
+    def _note_beginning(self, message: Result) -> None:
+        """The first message heard of a session may repeat what was said before, unless it is the session's first.
+
+        What it says is nobody's own result, then: a bridge that was restarted must not show a repeat as new.
+        """
+        if message.sequence > 0:
+            self._frame = None if message.frame_id is None else (message.session, message.frame_id)
+            self._missed = (message.session, message.trigger_id)
+
     def _is_own(self, message: Result) -> bool:
         if message.verdict is Verdict.STALE:
             return False
@@ -147,7 +185,7 @@ class CameraState:
         limit_s = oldest_s(self._period_s)
         if self._message.sent_s is None:
             return Fault.NO_MESSAGE, "the messages so far may have waited on the way"
-        if self._clock() - self._message.sent_s > limit_s:
+        if self.clock() - self._message.sent_s > limit_s:
             return Fault.SILENCE, f"no message for more than {limit_s:.3g} s"
         reason = self._message.health.reason
         return (_fault_of(reason) if self._message.verdict is Verdict.FAULT else Fault.NONE), reason

@@ -7,6 +7,7 @@ halves of two results, and how long the line has been silent is asked at that mo
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,34 +40,52 @@ class Station:
 
     def __init__(self, state: CameraState, with_handshake: bool, send: SendTriggerOf | None) -> None:
         self.state = state
-        self.latch = ResultLatch() if with_handshake else None
+        self.latch = ResultLatch(state.clock) if with_handshake else None
         self.triggers = Triggers(send and partial(send, state.camera))
         self._control = Control(0)
+        self._lock = threading.Lock()  # a result comes wholly before or wholly after what the PLC writes or reads
 
     def offer(self, result: Result) -> None:
-        """A frame's own result came."""
-        if self.latch is not None:
-            self.latch.offer(result)
+        """A frame's own result came; what answers the trigger of somebody else is not the PLC's."""
+        with self._lock:
+            if self.latch is not None and self._is_asked_for(result):
+                self.latch.offer(result)
+            self.triggers.answer(result.trigger_id)
 
     def write_control(self, value: int) -> None:
         """The PLC wrote its register."""
-        self._control = Control(value & (Control.TRIGGER | Control.RESULTS_ACKNOWLEDGE))
-        self.triggers.write(Control.TRIGGER in self._control, not self.state.standing().fault)
-        if self.latch is not None:
-            self.latch.acknowledge(Control.RESULTS_ACKNOWLEDGE in self._control)
+        with self._lock:
+            control = Control(value & (Control.TRIGGER | Control.RESULTS_ACKNOWLEDGE))
+            if self.latch is not None:
+                self.latch.acknowledge(Control.RESULTS_ACKNOWLEDGE in control)
+            self._control = control
+            line = None if self.state.standing().fault else self.state.line()
+            self.triggers.write(Control.TRIGGER in control, line, is_clear=self._is_clear)
 
     def snapshot(self, beats: int) -> Snapshot:
         """Everything the registers say now."""
-        standing = self.state.standing()
-        if standing.message is not None:
-            self.triggers.note_missed(standing.message.ledger.missed_triggers)
-        return Snapshot(
-            self._control,
-            beats,
-            standing,
-            self.triggers.signals(not standing.fault),
-            None if self.latch is None else self.latch.signals(),
-        )
+        with self._lock:
+            standing = self.state.standing()
+            if standing.message is not None:
+                self.triggers.note_missed(standing.message.ledger.missed_triggers)
+            if (line := self.state.line()) is not None:
+                self.triggers.note_line(line)
+            return Snapshot(
+                self._control,
+                beats,
+                standing,
+                self.triggers.signals(not standing.fault, is_clear=self._is_clear),
+                None if self.latch is None else self.latch.signals(),
+            )
+
+    @property
+    def _is_clear(self) -> bool:
+        return self.latch is None or self.latch.signals().is_clear
+
+    def _is_asked_for(self, result: Result) -> bool:
+        if not self.triggers.can_send or self.triggers.is_answer(result.trigger_id):
+            return True
+        return result.trigger_id is None and not self.triggers.signals(True).is_busy
 
 
 @contextlib.asynccontextmanager

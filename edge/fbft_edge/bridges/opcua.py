@@ -13,13 +13,14 @@ import logging
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbft_edge.addresses import is_loopback
 from fbft_edge.bridges.camera_state import CameraState, Fault, Standing
-from fbft_edge.bridges.handshake import SendTriggerOf
+from fbft_edge.bridges.handshake import SendTriggerOf, Triggers
 from fbft_edge.bridges.listening import check_free
 from fbft_edge.bridges.opcua_keys import own_keys
 from fbft_edge.bridges.opcua_variables import (
@@ -187,12 +188,13 @@ async def _address_space(
         name = state.camera
         parent = await root.add_object(ua.NodeId(name, index), ua.QualifiedName(name, index))
         nodes = {variable.name: await _add_variable(parent, index, variable) for variable in VARIABLES}
-        if send is not None:
-            await _add_trigger(parent, index, name, send)
+        triggers = Triggers(send and partial(send, name))
+        if triggers.can_send:
+            await _add_trigger(parent, index, state, triggers)
         events = await server.get_event_generator(event_type, ua.ObjectIds.Server)
         events.event.SourceNode, events.event.SourceName = parent.nodeid, name
         events.event.Severity = SEVERITY
-        cameras.append(_CameraObject(state, nodes, events))
+        cameras.append(_CameraObject(state, triggers, nodes, events))
     return cameras
 
 
@@ -226,16 +228,17 @@ async def _set_type(node: Node, type_id: int) -> None:
     await node.add_reference(ua.NodeId(type_id), ua.ObjectIds.HasTypeDefinition)
 
 
-async def _add_trigger(parent: Node, index: int, camera: str, send: SendTriggerOf) -> None:
+async def _add_trigger(parent: Node, index: int, state: CameraState, triggers: Triggers) -> None:
     from asyncua import ua, uamethod
 
     async def trigger(_: Any) -> bool:
         loop = asyncio.get_running_loop()
         is_taken: asyncio.Future[bool] = loop.create_future()
-        send(camera, lambda taken: loop.call_soon_threadsafe(is_taken.set_result, taken))
+        line = None if state.standing().fault else state.line()
+        triggers.ask(line, lambda taken: loop.call_soon_threadsafe(is_taken.set_result, taken))
         return await is_taken
 
-    node_id = ua.NodeId(f"{camera}.Trigger", index)
+    node_id = ua.NodeId(f"{state.camera}.Trigger", index)
     name = ua.QualifiedName("Trigger", index)
     await parent.add_method(node_id, name, uamethod(trigger), [], [ua.VariantType.Boolean])
 
@@ -243,30 +246,36 @@ async def _add_trigger(parent: Node, index: int, camera: str, send: SendTriggerO
 class _CameraObject:
     """One camera in the address space."""
 
-    def __init__(self, state: CameraState, nodes: dict[str, Node], events: EventGenerator) -> None:
-        self.state = state
+    def __init__(self, state: CameraState, triggers: Triggers, nodes: dict[str, Node], events: EventGenerator) -> None:
+        self.state, self._triggers = state, triggers
         self._nodes, self._events = nodes, events
-        self._written: Standing | None = None
+        self._written: tuple[Standing, bool] | None = None
         self._waiting: deque[Result] = deque(maxlen=MAX_EVENTS)
 
     def offer(self, result: Result) -> None:
+        self._triggers.answer(result.trigger_id)
         if result.verdict is Verdict.ANOMALOUS:
             self._waiting.append(result)
 
     async def refresh(self, beats: int) -> None:
-        standing = self.state.standing()
-        if standing != self._written:
-            await self._write(standing)
-            self._written = standing
+        standing, line = self.state.standing(), self.state.line()
+        if line is not None:
+            self._triggers.note_line(line)
+        signals = self._triggers.signals(not standing.fault)
+        if signals.is_unanswered and standing.is_good:  # that is about the part before
+            standing = replace(standing, verdict=Verdict.STALE)
+        if (standing, signals.is_busy) != self._written:
+            await self._write(standing, is_busy=signals.is_busy)
+            self._written = standing, signals.is_busy
         await self._write_heartbeat(beats)
         while self._waiting:
             await self._send_event(self._waiting.popleft())
 
-    async def _write(self, standing: Standing) -> None:
+    async def _write(self, standing: Standing, *, is_busy: bool) -> None:
         from asyncua import ua
 
         message = None if standing.fault is Fault.SILENCE else standing.message
-        values = camera_values(standing, message)
+        values = {**camera_values(standing, message), "Busy": is_busy}
         captured = time_from_ns((message.captured_ns if message else None) or now_ns())
         published = time_from_ns(message.published_ns if message else now_ns())
         bad = ua.StatusCode(getattr(ua.StatusCodes, _BAD[standing.fault])) if standing.fault else ua.StatusCode()

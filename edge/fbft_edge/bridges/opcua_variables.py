@@ -73,6 +73,7 @@ VARIABLES = (
     Variable("Anomalous", "UInt32", "how many of the frames were anomalous", about_result=False),
     Variable("LostMessages", "UInt32", "lost between publisher and bridge", about_result=False),
     Variable("MissedTriggers", "UInt32", "triggers of the publisher's run that brought no frame", about_result=False),
+    Variable("Busy", "Boolean", "a trigger of this bridge waits for its answer", about_result=False),
     Variable("Heartbeat", "UInt32", "changes at least 10 times a second while the bridge works", about_result=False),
 )
 EVENT = "AnomalyEventType"
@@ -87,7 +88,7 @@ EVENT_FIELDS = (
 
 
 def camera_values(standing: Standing, message: Result | None) -> dict[str, object]:
-    """Every variable but the heartbeat, by name; the message is None when it is not to be believed."""
+    """Every variable but heartbeat and busy, by name; the message is None when it is not to be believed."""
     return {
         "Verdict": VERDICT_NUMBERS[standing.verdict],
         "Good": standing.is_good,

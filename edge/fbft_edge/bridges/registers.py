@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
-from fbft_edge.bridges.handshake import LatchSignals, TriggerSignals
+from fbft_edge.bridges.handshake import MAX_GOOD_S, LatchSignals, TriggerSignals
 from fbft_edge.frames.frame import Region, Verdict
 from fbft_edge.messages.reading import Result
 
@@ -45,6 +45,7 @@ class Status(IntFlag):
     FAULT = 128
     DEGRADED = 256
     HANDSHAKE = 512
+    BUSY = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +141,20 @@ class Snapshot:
 
     @property
     def verdict(self) -> Verdict:
-        """Never ok while there is a fault, even if the result that is shown was."""
-        shown = self.result
-        if self.latch is None or (self.standing.fault and (shown is None or shown.verdict is Verdict.OK)):
-            return self.standing.verdict
-        return Verdict.STALE if shown is None else shown.verdict
+        """Never ok while there is a fault, even if the result that is shown was, nor of what is no answer any more."""
+        shown, standing = self.result, self.standing
+        if self.latch is None:
+            is_of_the_part_before = standing.verdict is Verdict.OK and self.triggers.is_unanswered
+            return Verdict.STALE if is_of_the_part_before else standing.verdict
+        if standing.fault and (shown is None or shown.verdict is Verdict.OK):
+            return standing.verdict
+        if shown is None or (shown.verdict is Verdict.OK and self._is_old(shown, self.latch)):
+            return Verdict.STALE
+        return shown.verdict
+
+    def _is_old(self, shown: Result, latch: LatchSignals) -> bool:
+        is_of_this_line = self.standing.message is not None and self.standing.message.session == shown.session
+        return not is_of_this_line or latch.age_s > MAX_GOOD_S
 
     @property
     def status(self) -> Status:
@@ -160,6 +170,7 @@ class Snapshot:
             Status.FAULT: bool(self.standing.fault),
             Status.DEGRADED: not self.standing.fault and self.standing.reason is not None,
             Status.HANDSHAKE: self.latch is not None,
+            Status.BUSY: self.triggers.is_busy,
         }
         return Status(sum(status for status, is_set in signals.items() if is_set))
 

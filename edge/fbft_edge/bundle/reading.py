@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ STUDENTS = "students.safetensors"
 PROTOTYPES = "prototypes.safetensors"
 REPORT = "report.html"
 ENGINES = "engines"
+OLD = ".old"
 # JSON of 4 MiB takes at most 150 MB and half a second to read, whatever it holds.
 _MAX_MANIFEST_BYTES = 4 << 20
 _MAX_FILE_BYTES = 16 << 30
@@ -147,6 +149,11 @@ def read_manifest(path: Path) -> bytes:
     try:
         return read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if moved_aside := [left for left in leftovers(path) if left.name.endswith(OLD)]:
+            raise BundleError(
+                f"{path} is not there: a program was killed while it replaced it, or is about to replace it; "
+                f"if none is, take what it was: mv {moved_aside[-1]} {path}"
+            ) from error
         raise BundleError(f"{path} is not a bundle (it has no {MANIFEST}); make one with fbft-calibrate fit") from error
     except OSError as error:
         raise BundleError(
@@ -154,6 +161,20 @@ def read_manifest(path: Path) -> bytes:
         ) from error
     except ValueError as error:
         raise BundleError(f"{str(path)!r} cannot be the name of a bundle: {error}; name its folder") from error
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Folders beside a bundle in which it is being changed, or was when a program was killed.
+
+    Args:
+        path: The bundle's folder, which need not be there.
+    """
+    out = Path(os.path.realpath(path))
+    draft = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}({re.escape(OLD)})?")
+    with contextlib.suppress(OSError), os.scandir(out.parent) as entries:
+        names = [each.name for each in entries if draft.fullmatch(each.name) and each.is_dir(follow_symlinks=False)]
+        return [out.with_name(name) for name in sorted(names)]
+    return []
 
 
 def _require_signature(path: Path, raw: bytes, trusted: Sequence[Path]) -> None:

@@ -1,7 +1,8 @@
 """Writing bundles: a folder of files in, a sealed, perhaps signed bundle in its place out.
 
-Never runs on the line. Knows nothing about what the files hold; what a sealed bundle is, `fbft_edge.bundle.reading`
-says, and whatever is sealed here is read back through it.
+Never runs on the line. One program at a time writes a bundle, and what it replaces is what it began with. Knows nothing
+about what the files hold; what a sealed bundle is, `fbft_edge.bundle.reading` says, and whatever is sealed here is read
+back through it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from fbft_edge.bundle.folder_swap import copy_rights, new_draft, replace_folder, settle
 from fbft_edge.bundle.manifest import SCHEMA
 from fbft_edge.bundle.notes import notes_to_json
 from fbft_edge.bundle.reading import (
@@ -32,8 +33,20 @@ from fbft_edge.bundle.reading import (
 from fbft_edge.bundle.signing import sign
 from fbft_edge.errors import BundleError
 from fbft_edge.plain_file import file_sha256
+from fbft_edge.write_lock import write_lock
 
 _UNSEALED = (MANIFEST, f"{MANIFEST}.partial", SIGNATURE, f"{SIGNATURE}.partial")
+
+
+def open_to_change(path: Path | str) -> Bundle:
+    """`open_bundle` for who means to change it: what killed programs left of it is used, or cleared, with a word.
+
+    Raises:
+        ArgumentError: Another program is changing it.
+        BundleError: See `open_bundle`.
+    """
+    with _writing(Path(path)):
+        return open_bundle(path)
 
 
 def sign_bundle(path: Path | str, secret: Path) -> Bundle:
@@ -45,17 +58,18 @@ def sign_bundle(path: Path | str, secret: Path) -> Bundle:
 
     Raises:
         BundleError: See `open_bundle`; nothing was signed.
-        ArgumentError: The key cannot be used.
+        ArgumentError: The key cannot be used, or another program is changing the bundle.
     """
     path = Path(path)
-    raw = read_manifest(path)
-    bundle = verified(path, raw)
-    signature, partial = sign(raw, secret), path / f"{SIGNATURE}.partial"
-    try:
-        partial.write_bytes(signature)
-        partial.replace(path / SIGNATURE)
-    except OSError as error:
-        raise BundleError(f"{path / SIGNATURE} cannot be written: {error.strerror}; sign where it can be") from error
+    with _writing(path):
+        raw = read_manifest(path)
+        bundle = verified(path, raw)
+        try:
+            _put(path / SIGNATURE, sign(raw, secret), path / MANIFEST)
+        except OSError as error:
+            raise BundleError(
+                f"{path / SIGNATURE} cannot be written: {error.strerror}; sign where it can be"
+            ) from error
     return bundle
 
 
@@ -86,12 +100,20 @@ def seal_bundle(bundle: Bundle) -> Bundle:
         "files": {name: file_sha256(bundle.path / name) for name in names},
     }
     raw = (json.dumps(contents, indent=2, allow_nan=False) + "\n").encode()
-    manifest, partial = bundle.path / MANIFEST, bundle.path / f"{MANIFEST}.partial"
-    partial.write_bytes(raw)
+    manifest = bundle.path / MANIFEST
     if not manifest.is_file() or manifest.read_bytes() != raw:
         (bundle.path / SIGNATURE).unlink(missing_ok=True)
-    partial.replace(manifest)
+    _put(manifest, raw, manifest)
     return open_bundle(bundle.path)
+
+
+def _put(file: Path, contents: bytes, like: Path) -> None:
+    """Write a file as a whole or not at all, with the rights of another if that is there."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_bytes(contents)
+    if like.is_file():
+        copy_rights(like, partial)
+    partial.replace(file)
 
 
 def written(draft: Bundle, *names: str) -> Bundle:
@@ -119,35 +141,69 @@ def removed(draft: Bundle, *names: str) -> Bundle:
 def building(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` when the block ends well, and is gone when it does not.
 
-    What stood at `out` stays whole until then. Where `out` is a link, what it points to is replaced.
+    What stood at `out` stays whole until then, and its owner, group and modes stay beyond that. Where `out` is a link,
+    what it points to is replaced. Until the block ends no other program changes it.
+
+    Raises:
+        ArgumentError: Another program is changing it.
+        BundleError: It was changed meanwhile, by something that heeds no lock; it stays as it is then.
     """
     out = Path(os.path.realpath(out))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        _swap(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _writing(out):
+        before, draft = _state(out), new_draft(out)
+        try:
+            yield draft
+            if _state(out) != before:
+                raise BundleError(
+                    f"{out} was changed by another program while its next state was made, and stays as it is now; "
+                    "run this again, when that program has ended"
+                )
+            replace_folder(draft, out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def revising(bundle: Bundle) -> Iterator[Bundle]:
-    """A copy of a bundle to change and seal; it takes the bundle's place when the block ends well.
+    """A copy of a bundle to change and seal; it takes the bundle's place when the block ends well. See `building`.
 
     Raises:
-        BundleError: The bundle holds what its manifest does not list, which sealing would vouch for, or a file was
-            altered since the bundle was opened.
+        ArgumentError: Another program is changing it.
+        BundleError: The bundle holds what its manifest does not list, which sealing would vouch for, or was changed
+            since it was opened, or is while the block runs.
     """
-    _refuse_strangers(bundle)
-    with building(bundle.path) as partial:
+    with building(bundle.path) as draft:
+        _refuse_strangers(bundle)
+        raw = read_manifest(bundle.path)
+        if hashlib.sha256(raw).hexdigest() != bundle.sha256:
+            raise BundleError(f"{bundle.path} was changed by another program since it was opened; run this again")
         for name in bundle.files:
-            _copy_verified(bundle, name, partial / name)
-        for name in (MANIFEST, SIGNATURE):
-            if (bundle.path / name).is_file():
-                shutil.copyfile(bundle.path / name, partial / name)
-        yield dataclasses.replace(bundle, path=partial)
+            _copy_verified(bundle, name, draft / name)
+        (draft / MANIFEST).write_bytes(raw)
+        if (bundle.path / SIGNATURE).is_file():
+            shutil.copyfile(bundle.path / SIGNATURE, draft / SIGNATURE)
+        yield dataclasses.replace(bundle, path=draft)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The sole right to change a bundle, of which nothing is left to be settled."""
+    try:
+        out = Path(os.path.realpath(path))
+    except ValueError:  # no name of a file
+        out = path
+    if not out.parent.is_dir():  # nothing there that anybody could change; what follows says so
+        yield
+        return
+    with write_lock(out.with_name(f".{out.name}.lock"), path):
+        settle(out)
+        yield
+
+
+def _state(out: Path) -> str | None:
+    """By which a bundle is known to be what it was."""
+    return file_sha256(out / MANIFEST) if (out / MANIFEST).is_file() else None
 
 
 def _refuse_strangers(bundle: Bundle) -> None:
@@ -166,16 +222,3 @@ def _copy_verified(bundle: Bundle, name: str, target: Path) -> None:
             digest.update(block)
             copy.write(block)
     require_same(bundle.path / name, digest.hexdigest(), bundle.files[name])
-
-
-def _swap(partial: Path, out: Path) -> None:
-    old = partial.with_name(f"{partial.name}.old")
-    if out.exists():
-        out.replace(old)
-    try:
-        partial.replace(out)
-    except OSError:
-        if old.exists():
-            old.replace(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -98,18 +98,22 @@ class Station:
         """What ended the capturing thread before its time, or None."""
         return self._intake.failure
 
-    def trigger(self, trigger_id: str | None = None) -> None:
+    def trigger(self, trigger_id: str | None = None, deadline_ns: int | None = None) -> None:
         """Ask for one acquisition: the first frame captured from now on is inspected.
 
         The identifier comes back in the one message that answers: a verdict, or a fault. It may be called from any
         thread.
 
+        Args:
+            trigger_id: 1 to 64 printable characters of ASCII.
+            deadline_ns: On the session clock; later the trigger is refused.
+
         Raises:
-            ArgumentError: The last trigger is not answered yet, the identifier cannot stand in a message, or the
-                camera does not wait for software triggers.
+            ArgumentError: The deadline is over, the last trigger is not answered yet, the identifier cannot stand in a
+                message, or the camera does not wait for software triggers.
             CameraError: The camera did not take the command to release its shutter.
         """
-        self._intake.trigger(trigger_id)
+        self._intake.trigger(trigger_id, deadline_ns)
 
     def capture(self) -> None:
         """Read frames until the source ends or the station is closed: the work of one thread."""

@@ -44,12 +44,18 @@ class SoftwareTrigger:
         """True while a trigger is not answered."""
         return self._pending is not None
 
-    def ask(self, trigger_id: str | None, asked_ns: int) -> Request:
+    def ask(self, trigger_id: str | None, asked_ns: int, deadline_ns: int | None = None) -> Request:
         """Take a trigger.
 
         Raises:
-            ArgumentError: The last trigger is not answered yet, or the identifier cannot stand in a message.
+            ArgumentError: It comes after its deadline, the last trigger is not answered yet, or the identifier cannot
+                stand in a message.
         """
+        if deadline_ns is not None and asked_ns > deadline_ns:
+            raise ArgumentError(
+                f"camera {self._camera!r}: the trigger came {(asked_ns - deadline_ns) / 1e9:.3f} s after its deadline, "
+                "when nobody waited for it any more; trigger again"
+            )
         if trigger_id is not None and not TRIGGER_ID_PATTERN.fullmatch(trigger_id):
             raise ArgumentError(
                 f"trigger {trigger_id[:80]!r} cannot stand in a message; use 1 to 64 printable characters of ASCII"

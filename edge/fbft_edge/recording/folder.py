@@ -16,6 +16,8 @@ from pathlib import Path
 from fbft_edge.errors import RecordingError
 from fbft_edge.recording.recordings import ABOUT_FILE, FILES, Place, is_place, temporary_name
 
+# Pictures of somebody's product: for the line's account and its group, whatever the umask.
+_FILE_MODE, _FOLDER_MODE = 0o640, 0o750
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -23,7 +25,7 @@ class RecordingFolder:
     """A folder that this process alone writes recordings to.
 
     Args:
-        path: Made if it does not exist.
+        path: Made if it does not exist; what is made in it, and it itself, is closed to all but owner and group.
 
     Raises:
         RecordingError: It cannot be made or written to, or another process has it.
@@ -32,7 +34,7 @@ class RecordingFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise RecordingError(f"{path} cannot hold recordings: {error.strerror}; choose another folder") from error
@@ -70,7 +72,7 @@ class RecordingFolder:
                 return
             try:
                 _discard(partial, camera)
-                os.mkdir(partial, dir_fd=camera)
+                os.mkdir(partial, _FOLDER_MODE, dir_fd=camera)
                 with _opened(partial, camera) as folder:
                     for name, content in files.items():
                         _write_file(name, content, folder)
@@ -144,7 +146,7 @@ class RecordingFolder:
             folder = self._root
             for name in names:
                 if make and not _is_there(name, folder):
-                    os.mkdir(name, dir_fd=folder)
+                    os.mkdir(name, _FOLDER_MODE, dir_fd=folder)
                     os.fsync(folder)
                 folder = stack.enter_context(_opened(name, folder))
             yield folder
@@ -191,7 +193,7 @@ def _discard(name: str, parent: int) -> None:
 
 
 def _write_file(name: str, content: bytes, parent: int) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=parent)
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _FILE_MODE, dir_fd=parent)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

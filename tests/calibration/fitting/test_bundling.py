@@ -19,7 +19,7 @@ from fbft_calibration.fitting.students import FitSettings
 from fbft_edge.bundle.engines import sidecars, write_sidecar
 from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle, open_bundle
-from fbft_edge.bundle.sealing import seal_bundle
+from fbft_edge.bundle.sealing import building, seal_bundle
 from fbft_edge.detectors.host import OpenVinoDetector, accepted_precision
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
@@ -137,6 +137,12 @@ def test_a_target_that_is_no_bundle_is_refused_before_any_work(nominal_folder: P
     with pytest.raises(ArgumentError, match=name):
         fit_bundle(nominal_folder, tmp_path / name, BundleSettings())
     assert (tmp_path / "notes.fbft" / "thesis.txt").read_text() == (tmp_path / "file.fbft").read_text() == "precious"
+
+
+def test_a_second_fit_of_one_bundle_is_refused_before_any_work(nominal_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "part.fbft"
+    with building(out), pytest.raises(ArgumentError, match="is being written by"):
+        fit_bundle(nominal_folder, out, BundleSettings())
 
 
 # New thresholds

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fbft_edge.bridges.handshake import MAX_WAITING, ResultLatch, Triggers
+from fbft_edge.bridges.camera_state import Line
+from fbft_edge.bridges.handshake import MAX_WAITING, ResultLatch, Trigger, Triggers
 from fbft_edge.frames.frame import Verdict
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.ledger import Ledger
@@ -111,46 +113,118 @@ def test_every_result_is_shown_or_counted_and_ok_ones_go_first(steps: list[str])
         assert max(sum(one.verdict is not Verdict.OK for one in offered), 0) > MAX_WAITING
 
 
+LINE = Line("a session", 5_000_000_000, 0)
+
+
 class Sent:
     """Takes triggers; the test says what becomes of them."""
 
     def __init__(self) -> None:
+        self.triggers: list[Trigger] = []
         self.done: list[Callable[[bool], object]] = []
 
-    def __call__(self, done: Callable[[bool], object]) -> None:
+    def __call__(self, trigger: Trigger, done: Callable[[bool], object]) -> None:
+        self.triggers.append(trigger)
         self.done.append(done)
+
+    @property
+    def last_id(self) -> str:
+        return self.triggers[-1].trigger_id
 
 
 def test_a_trigger_is_acknowledged_when_the_line_took_it_and_until_it_falls() -> None:
     sent = Sent()
     triggers = Triggers(sent)
     assert triggers.signals(True).is_ready
-    triggers.write(True, True)
-    assert not triggers.signals(True).is_ready
+    triggers.write(True, LINE)
     assert not triggers.signals(True).is_acknowledged
     sent.done[0](True)
     assert triggers.signals(True).is_acknowledged
-    triggers.write(False, True)
+    triggers.write(False, LINE)
+    assert (triggers.signals(True).is_acknowledged, triggers.signals(True).missed) == (False, 0)
+
+
+def test_no_trigger_is_ready_from_one_until_its_answer_came() -> None:
+    sent = Sent()
+    triggers = Triggers(sent)
+    seen = []
+    triggers.write(True, LINE)
+    seen.append(triggers.signals(True))
+    sent.done[0](True)
+    triggers.write(False, LINE)
+    seen.append(triggers.signals(True))
+    triggers.answer("another")
+    seen.append(triggers.signals(True))
+    triggers.answer(sent.last_id)
+    seen.append(triggers.signals(True))
+    assert [(one.is_ready, one.is_busy) for one in seen] == [(False, True)] * 3 + [(True, False)]
+
+
+def test_no_trigger_is_ready_while_a_result_waits_to_be_taken() -> None:
+    triggers = Triggers(sent := Sent())
+    triggers.write(True, LINE, is_clear=False)
+    assert (triggers.signals(True, is_clear=False).is_ready, sent.triggers, triggers.signals(True).missed) == (
+        False,
+        [],
+        1,
+    )
+
+
+def test_a_trigger_names_the_line_and_ends_a_second_later_on_its_clock() -> None:
+    triggers = Triggers(sent := Sent())
+    triggers.write(True, LINE)
+    assert (sent.triggers[0].session, sent.triggers[0].deadline_ns) == ("a session", 6_000_000_000)
+
+
+def test_no_bridge_begins_with_the_identifiers_of_another() -> None:
+    sent = Sent()
+    for _ in range(3):
+        Triggers(sent).write(True, LINE)
+    identifiers = {one.trigger_id for one in sent.triggers}
+    assert len(identifiers) == 3
+    assert all(0 < int(one) < 2**32 for one in identifiers)
+
+
+def test_an_answer_that_comes_before_the_line_said_that_it_took_the_trigger_acknowledges_it() -> None:
+    triggers = Triggers(sent := Sent())
+    triggers.write(True, LINE)
+    triggers.answer(sent.last_id)
+    sent.done[0](False)
+    assert (triggers.signals(True).is_acknowledged, triggers.signals(True).missed) == (True, 0)
+
+
+@pytest.mark.parametrize("line", [Line("another session", 0, 0), Line("a session", 0, 1)], ids=["restart", "loss"])
+def test_a_trigger_whose_answer_cannot_come_any_more_is_missed_and_what_comes_is_no_answer(line: Line) -> None:
+    triggers = Triggers(sent := Sent())
+    triggers.write(True, LINE)
+    sent.done[0](True)
+    triggers.note_line(LINE)
+    assert triggers.is_answer(sent.last_id)
+    triggers.note_line(line)
+    triggers.write(False, line)
     signals = triggers.signals(True)
-    assert (signals.is_acknowledged, signals.is_ready, signals.missed) == (False, True, 0)
+    assert (signals.is_missed, signals.missed, signals.is_busy, signals.is_ready) == (True, 1, False, True)
+    triggers.answer(sent.last_id)
+    assert not triggers.is_answer(sent.last_id)
+    assert triggers.signals(True).is_unanswered
 
 
 def test_a_trigger_that_stays_up_is_sent_once() -> None:
     sent = Sent()
     triggers = Triggers(sent)
     for _ in range(3):
-        triggers.write(True, True)
+        triggers.write(True, LINE)
     assert len(sent.done) == 1
 
 
 def test_a_refused_trigger_is_missed_until_the_next_is_passed_on() -> None:
     sent = Sent()
     triggers = Triggers(sent)
-    triggers.write(True, True)
+    triggers.write(True, LINE)
     sent.done[0](False)
-    triggers.write(False, True)
+    triggers.write(False, LINE)
     assert (triggers.signals(True).is_missed, triggers.signals(True).missed) == (True, 1)
-    triggers.write(True, True)
+    triggers.write(True, LINE)
     assert (triggers.signals(True).is_missed, triggers.signals(True).missed) == (False, 1)
 
 
@@ -159,34 +233,44 @@ def test_of_two_refused_triggers_each_is_seen_to_be_missed() -> None:
     triggers = Triggers(sent)
     seen = []
     for number in range(2):
-        triggers.write(True, True)
+        triggers.write(True, LINE)
         seen.append(triggers.signals(True).is_missed)
         sent.done[number](False)
         seen.append(triggers.signals(True).is_missed)
-        triggers.write(False, True)
+        triggers.write(False, LINE)
     assert seen == [False, True, False, True]
 
 
 def test_a_trigger_while_the_line_is_in_fault_is_missed_and_not_sent() -> None:
     sent = Sent()
     triggers = Triggers(sent)
-    triggers.write(True, False)
+    triggers.write(True, None)
     assert (len(sent.done), triggers.signals(True).missed) == (0, 1)
 
 
 def test_a_trigger_without_a_way_to_the_line_is_missed() -> None:
     triggers = Triggers()
-    triggers.write(True, True)
-    assert (triggers.signals(True).is_ready, triggers.signals(True).missed) == (False, 1)
+    triggers.write(True, LINE)
+    signals = triggers.signals(True)
+    assert (signals.is_ready, signals.missed, signals.is_unanswered) == (False, 1, False)
 
 
-def test_an_answer_after_the_trigger_fell_acknowledges_nothing() -> None:
+def test_an_acknowledgement_of_the_line_after_the_trigger_fell_raises_nothing() -> None:
     sent = Sent()
     triggers = Triggers(sent)
-    triggers.write(True, True)
-    triggers.write(False, True)
+    triggers.write(True, LINE)
+    triggers.write(False, LINE)
     sent.done[0](True)
     assert not triggers.signals(True).is_acknowledged
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_who_asks_without_signals_is_told_whether_the_line_took_it(is_taken: bool) -> None:
+    triggers, told = Triggers(sent := Sent()), list[bool]()
+    triggers.ask(LINE, told.append)
+    triggers.ask(LINE, told.append)
+    sent.done[0](is_taken)
+    assert told == [False, is_taken]
 
 
 def test_triggers_that_the_line_missed_count_from_now_on_over_its_restarts() -> None:

@@ -100,8 +100,8 @@ class Say:
     line: Any
     camera: str
 
-    def __call__(self, verdict: str, frame_id: int) -> None:
-        self.line.say(verdict, frame_id, self.camera)
+    def __call__(self, verdict: str, frame_id: int, *answer: str) -> None:
+        self.line.say(verdict, frame_id, self.camera, *answer)
 
 
 class Triggers:
@@ -116,7 +116,7 @@ class Triggers:
         if self.behaviour == "refuse":
             raise ArgumentError("the last trigger is not answered yet")
         if self.behaviour == "dawdle":
-            time.sleep(1.2)
+            time.sleep(1.7)
         self.taken.append(dict(arguments))
         return {}
 
@@ -128,7 +128,7 @@ def handshakes(
     """One bridge for many cameras; each test takes one, with what its line says and a PLC of its own."""
     triggers = Triggers(f"ipc://{tmp_path_factory.mktemp('line')}/commands")
     cameras = tuple(f"press-{number}" for number in range(1, 16))
-    endpoint, line = start_line(0.05, cameras=cameras)
+    endpoint, line = start_line(0.05, "--free", cameras=cameras)
     options = [text for camera in cameras for text in ("--camera", camera)]
     _, first = serve(endpoint, "--handshake", "--commands", triggers.server.endpoint, *options)
     units = enumerate(cameras, 1)
@@ -173,11 +173,10 @@ def test_a_result_arrives_register_by_register(handshakes: Any, eventually: Any)
     say("anomalous", 7)
     block = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
     captured_s, captured_ns = divmod(7 * 1_000_000_007, 1_000_000_000)
-    assert (block.verdict, block.score, block.image_threshold, block.frame_id, block.trigger_id, block.regions) == (
+    assert (block.verdict, block.score, block.image_threshold, block.frame_id, block.regions) == (
         ANOMALOUS,
         3.5,
         0.5,
-        7,
         7,
         7,
     )
@@ -351,21 +350,29 @@ def test_one_request_writes_the_control_register_and_reads_the_block(fast_plc: P
     fast_plc.write(Control(0))
 
 
-def test_a_trigger_goes_to_the_line_and_is_acknowledged(handshakes: Any, eventually: Any) -> None:
+def test_a_trigger_goes_to_the_line_and_no_other_is_ready_until_its_answer_was_taken(
+    handshakes: Any, eventually: Any
+) -> None:
     take, triggers = handshakes
-    _, plc = take()
+    say, plc = take()
     taken_before = len(triggers.taken)
     eventually(plc.read, lambda block: block.has(Status.TRIGGER_READY))
-    for _ in range(2):
+    for frame_id in range(2):
         plc.write(Control.TRIGGER)
         eventually(plc.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
-        assert not plc.read().has(Status.TRIGGER_READY)
         plc.write(Control(0))
         block = plc.read()
-        assert (block.has(Status.TRIGGER_READY), block.has(Status.TRIGGER_ACKNOWLEDGE)) == (True, False)
+        handshake = Status.TRIGGER_READY | Status.TRIGGER_ACKNOWLEDGE | Status.BUSY
+        assert Status(block.status) & handshake == Status.BUSY
+        say("ok", frame_id, "camera", triggers.taken[-1]["trigger_id"])
+        block = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+        assert Status(block.status) & (Status.TRIGGER_READY | Status.GOOD) == Status.GOOD
+        plc.acknowledge()
+        assert plc.read().has(Status.TRIGGER_READY)
     first, second = triggers.taken[taken_before:]
     assert first["camera"] == second["camera"] == f"press-{plc.unit}"
     assert (int(second["trigger_id"]), block.missed_acquisitions) == (int(first["trigger_id"]) + 1, 0)
+    assert block.trigger_id == int(second["trigger_id"])
 
 
 @pytest.mark.parametrize("behaviour", ["refuse", "dawdle"])

@@ -465,6 +465,16 @@ def test_a_trigger_before_the_last_one_is_answered_is_refused() -> None:
         assert recorder.wait_for(lambda result: result.trigger_id == "4").verdict is Verdict.ANOMALOUS
 
 
+def test_a_trigger_after_its_deadline_is_refused_and_one_before_it_is_taken() -> None:
+    camera, chosen = FakeCamera(every_s=0.002), settings()
+    with running([station := triggered(camera, chosen)], FakeDetector(), chosen) as (_, recorder):
+        with pytest.raises(ArgumentError, match=r"\d+\.\d+ s after its deadline"):
+            station.trigger("late", now_ns() - 1)
+        station.trigger("in time", now_ns() + 3_600_000_000_000)
+        recorder.wait_for(lambda result: result.trigger_id == "in time")
+    assert not any(result.trigger_id == "late" for result in recorder.results("press-1"))
+
+
 def test_every_trigger_is_answered_by_exactly_one_verdict_or_fault() -> None:
     levels = [10, BAD, BROKEN, None, 10, None, BROKEN, BAD]
     camera, chosen = FakeCamera(), settings(fps=200.0)

@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -76,6 +77,19 @@ def gib(recordings: float, folder: Path) -> float:
 
 
 # What a recording holds
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0, {0o750, 0o640}), (0o022, {0o750, 0o640}), (0o077, {0o700, 0o600})])
+def test_no_recording_is_ever_open_to_everybody(tmp_path: Path, umask: int, expected: set[int]) -> None:
+    before = os.umask(umask)
+    try:
+        with recording(tmp_path / "kept") as recorder:
+            recorder.published(Line().message())
+    finally:
+        os.umask(before)
+    assert find_recordings(tmp_path / "kept")
+    found = (tmp_path / "kept", *(tmp_path / "kept").rglob("*"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found} == expected
 
 
 @pytest.mark.parametrize("pixel_format", PixelFormat)

@@ -243,6 +243,11 @@ def test_a_command_in_many_parts_is_not_taken(target: Target) -> None:
         assert not client.poll(300)
 
 
+def test_a_trigger_that_was_meant_for_another_run_of_the_line_is_refused(target: Target) -> None:
+    with CommandClient(target.line.commands) as client, pytest.raises(CommandError, match="another run of this line"):
+        client.call("trigger", timeout_s=30, camera="press-1", session="an earlier one")
+
+
 def test_a_camera_that_does_not_wait_for_triggers_takes_none(target: Target) -> None:
     with CommandClient(target.line.commands) as client, pytest.raises(CommandError, match="not by command"):
         client.call("trigger", timeout_s=30, camera="press-1", trigger_id="stranger")
