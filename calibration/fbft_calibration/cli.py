@@ -155,6 +155,7 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     add("bundle", type=Path, metavar="BUNDLE")
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
+    add("--recursive", action="store_true", help="refine what is in subfolders, too; outputs keep the folders")
     add("--weights", type=Path, metavar="FILE", help="local teacher weights, .safetensors")
     add("--iterations", type=int, metavar="N", help="most steps for an image (default: as many as serve well)")
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -299,16 +300,18 @@ def _refine(args: argparse.Namespace) -> int:
     from fbft_edge.bundle.reading import open_bundle
     from fbft_edge.jobs.inspection import expanded
 
-    paths, bundle = expanded(args.images), open_bundle(args.bundle)
+    progress = _shown()
+    paths = expanded(args.images, recursive=args.recursive, out=args.out, progress=progress)
+    bundle = open_bundle(args.bundle)
     bundle.require_thresholds()  # said before torch takes its seconds to load
     from fbft_calibration.refinement.command import refine_images
     from fbft_calibration.refinement.f2pad import RefineSettings
-    from fbft_edge.cli.terminal import TerminalProgress
 
     settings = RefineSettings(seed=_at_least("--seed", args.seed, 0))
     if args.iterations is not None:
         settings = replace(settings, iterations=_at_least("--iterations", args.iterations, 1))
-    refined = refine_images(bundle, paths, args.out, settings, args.weights, TerminalProgress())
+    folders = [given for given in args.images if given.is_dir()]
+    refined = refine_images(bundle, paths, args.out, settings, args.weights, progress, folders=folders)
     Console(highlight=False).print(_refined_table(refined, args.out))
     return refined.exit_status
 

@@ -105,6 +105,8 @@ def refine_images(
     settings: RefineSettings,
     weights: Path | None = None,
     progress: Progress = SILENT,
+    *,
+    folders: Sequence[Path] = (),
 ) -> Refined:
     """Refine the masks of image files; a line of results is on disk before the next image is read.
 
@@ -115,6 +117,7 @@ def refine_images(
         settings: How an image is explained.
         weights: Local teacher weights, or None for the teacher's own.
         progress: Shown how far it is.
+        folders: See `fbft_edge.jobs.inspection.output_names`.
 
     Raises:
         BundleError: The bundle has no thresholds.
@@ -123,7 +126,7 @@ def refine_images(
     """
     with BundleRefiner(bundle, weights, settings) as refiner, results_file(out, ("masks", "overlays")) as file:
         writer = _Writer(bundle, refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
-        named = list(zip(paths, output_names(paths), strict=True))
+        named = list(zip(paths, output_names(paths, folders), strict=True))
         for path, name in progress.track(named, "Refining"):
             file.write(json.dumps(writer.refined(path, name), sort_keys=True, allow_nan=False) + "\n")
             file.flush()
@@ -183,6 +186,8 @@ class _Writer:
             self.counts.redrawn += 1
 
     def _write_pictures(self, name: str, pixels: Uint8, before: Detection, after: Detection) -> None:
+        for folder in ("masks", "overlays"):
+            (self._out / folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(self._out / "masks" / f"{name}.png", after.mask.astype(np.uint8) * 255)
         write_image(self._out / "overlays" / f"{name}.jpg", before_and_after(pixels, before, after))
         self._changes.offer(name, pixels, before, after)

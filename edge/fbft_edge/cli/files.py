@@ -43,12 +43,19 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Declare `inspect`."""
     parser.description = (
         "Inspect image files and folders of them; write masks/, overlays/, results.jsonl (one "
-        "line per image) and overview.png. The status is 1 when an image has no verdict."
+        "line per image) and overview.png. The status is 1 when an image has no verdict: it cannot be read, or is of a "
+        "size that the bundle was not fitted on."
     )
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
+    add("--recursive", action="store_true", help="inspect what is in subfolders, too; outputs keep the folders")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="go on after results in DIR; files that changed are inspected again"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace results in DIR")
     add_engine(parser)
     add_sharpen(parser, "store_true")
     add("--refine", action="store_true", help="redraw what is flagged to the pixel, in seconds (docs/refinement.md)")
@@ -62,13 +69,17 @@ def _inspect(args: argparse.Namespace) -> int:
 
     from fbft_edge.cli.reports import show_inspection
     from fbft_edge.cli.terminal import TerminalProgress
+    from fbft_edge.jobs.earlier_results import Earlier
     from fbft_edge.jobs.inspection import inspect
 
+    earlier = Earlier.RESUMED if args.resume else Earlier.OVERWRITTEN if args.overwrite else Earlier.REFUSED
     inspection = inspect(
         *(args.bundle, args.images, args.out, args.engine),
         sharpen=args.sharpen,
         refine=args.refine,
         weights=args.weights,
+        recursive=args.recursive,
+        earlier=earlier,
         progress=TerminalProgress(at_once=True),
     )
     show_inspection(inspection, args.out, Console(highlight=False))

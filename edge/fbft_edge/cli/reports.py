@@ -49,21 +49,25 @@ def show_demo(outcomes: Sequence[Outcome], figures: LineFigures, console: Consol
 def show_inspection(inspection: Inspection, out: Path, console: Console) -> None:
     """Show how many images got which verdict."""
     from fbft_edge.frames.frame import Verdict
+    from fbft_edge.frames.images import about_dark_16_bit
+    from fbft_edge.frames.pixel_format import size_text
 
     table = Table("verdict", "images", title=f"Results in {escape(str(out))}")
     table.columns[1].justify = "right"
     for verdict, what in (
         (Verdict.OK, "ok"),
         (Verdict.ANOMALOUS, "anomalous"),
-        (Verdict.FAULT, "unreadable"),
+        (Verdict.FAULT, "no verdict"),
     ):
         table.add_row(what, str(inspection.counts[verdict]))
     console.print(table)
-    for (height, width), number in inspection.foreign_sizes.items():
+    for size, number in inspection.foreign_sizes.items():
         console.print(
-            f"{number} images have {height}x{width} pixels, a size that the thresholds were not found on; "
-            "their false-alarm rate is not known. Fit again with images of that size."
+            f"{number} images have {size_text(size)}, a size that the thresholds were not found on, and so no verdict. "
+            "Inspect images as the line's camera sends them, or fit again with images of that size."
         )
+    if inspection.dark:
+        console.print(about_dark_16_bit(inspection.dark), markup=False, soft_wrap=True)
 
 
 def show_replay(summary: Summary, out: Path, console: Console) -> None:

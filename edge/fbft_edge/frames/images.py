@@ -33,10 +33,24 @@ def image_paths(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder; name a folder of images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = images_in(folder)
     if not paths:
         raise ImageError(f"{folder} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name; perhaps none."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files in folders of a folder, whatever the depth, sorted by path; perhaps none."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.parent != folder and path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    )
 
 
 def read_image(path: Path | str) -> Uint8:

@@ -21,6 +21,7 @@ from fbft_edge.frames.frame import Verdict
 from fbft_edge.frames.images import write_image
 from fbft_edge.jobs.demo_outcomes import Outcome, demo_picture, read_outcomes
 from fbft_edge.jobs.demo_parts import HELD_OUT, SIDE_PX, STEPS, render_set, stamped_parts, write_stamp
+from fbft_edge.jobs.earlier_results import Earlier
 from fbft_edge.jobs.inspection import inspect
 from fbft_edge.messages.reading import Result
 from fbft_edge.progress import SILENT, Progress
@@ -86,7 +87,7 @@ def demo(out: Path, seconds: float, fresh: bool, progress: Progress = SILENT) ->
     progress.say(f"Running a line on a synthetic camera for {seconds:g} s")
     figures = line_figures(watch_line(bundle, seconds))
     pictures = [out / "test" / f"{part.name}.png" for part in parts]
-    inspect(bundle, pictures, out / "inspection", progress=progress)
+    inspect(bundle, pictures, out / "inspection", earlier=Earlier.OVERWRITTEN, progress=progress)
     outcomes = read_outcomes(out / "inspection", parts)
     write_image(out / PICTURE, demo_picture(outcomes, out / "test"))
     return Demonstration(outcomes, figures, out / PICTURE)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,14 +21,16 @@ from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.selection import open_detector
-from fbft_edge.errors import ArgumentError, ImageError, MapError
+from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.drawing import Entry, card, contact_sheet, overlay
 from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
-from fbft_edge.frames.images import image_paths, read_image, write_image
+from fbft_edge.frames.images import image_paths, images_below, images_in, peak_of_dark_16_bit, read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.jobs.earlier_results import Earlier, kept_lines, picture_names
 from fbft_edge.jobs.refiner import Refiner, open_refiner, require_refiner
 from fbft_edge.jobs.results_file import results_file
+from fbft_edge.plain_file import file_sha256
 from fbft_edge.progress import SILENT, Progress
 
 OVERVIEW = "overview.png"
@@ -41,11 +43,14 @@ class Inspection:
 
     Attributes:
         counts: Images per verdict: ok, anomalous, and fault for those without a verdict.
-        foreign_sizes: (height, width) of images that the thresholds were not found on, with their number.
+        foreign_sizes: (height, width) of images that the thresholds were not found on, with their number; they have no
+            verdict.
+        dark: Largest value of 16-bit files that are nearly black, by file.
     """
 
     counts: Counter[Verdict] = field(default_factory=Counter)
     foreign_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    dark: dict[Path, int] = field(default_factory=dict)
 
     def exit_status(self, fail_on_anomaly: bool) -> int:
         """1 when an image has no verdict, or when one is anomalous and that was to fail; else 0."""
@@ -62,6 +67,8 @@ def inspect(
     sharpen: bool = False,
     refine: bool = False,
     weights: Path | None = None,
+    recursive: bool = False,
+    earlier: Earlier = Earlier.REFUSED,
     progress: Progress = SILENT,
 ) -> Inspection:
     """Inspect image files and folders of them with a bundle.
@@ -74,17 +81,20 @@ def inspect(
         sharpen: See there.
         refine: Redraw what is flagged by `fbft_edge.jobs.refiner`; verdicts and scores stay.
         weights: Local teacher weights for that, or None for the teacher's own.
-        progress: Told the engine, and how far it is.
+        recursive: Inspect what is in folders of these folders, too; its pictures lie in folders of the same names.
+        earlier: See `inspect_images`.
+        progress: Told the engine, what is left out, and how far it is.
 
     Raises:
-        ArgumentError: There is nothing to inspect, masks cannot be refined here, or options contradict each other.
+        ArgumentError: There is nothing to inspect, masks cannot be refined here, options contradict each other, or
+            results of an earlier run are in the way.
         BundleError: The bundle does not verify, or has no thresholds.
         EngineError: No engine can run the bundle's model here.
         ImageError: A named folder holds no image, or the results cannot be written.
         TeacherError: Masks were to be refined, and the bundle's teacher cannot be had.
     """
     _require_one_way(sharpen, refine, weights)
-    paths = expanded(inputs)
+    paths = expanded(inputs, recursive=recursive, out=out, progress=progress)
     bundle = open_bundle(bundle_path)
     told: set[str] = set()
 
@@ -100,7 +110,8 @@ def inspect(
         if refine:
             refiner = stack.enter_context(closing(open_refiner(bundle, weights)))
             detect = partial(_refined, detect, refiner)
-        return inspect_images(bundle, paths, out, detect, progress)
+        folders = [given for given in inputs if given.is_dir()]
+        return inspect_images(bundle, paths, out, detect, progress, folders=folders, earlier=earlier)
 
 
 def _require_one_way(sharpen: bool, refine: bool, weights: Path | None) -> None:
@@ -124,38 +135,61 @@ def inspect_images(
     out: Path,
     detect: Callable[[Uint8], Detection],
     progress: Progress = SILENT,
+    *,
+    folders: Sequence[Path] = (),
+    earlier: Earlier = Earlier.REFUSED,
 ) -> Inspection:
     """Inspect image files and write `out`; a line of results is on disk before the next image is read.
 
     Args:
         bundle: Its thresholds and its SHA-256 go into every line.
-        paths: Image files; one that cannot be read gets a line with verdict `fault` and the reason.
+        paths: Image files; one that cannot be read, or has a size that the thresholds were not found on, gets a line
+            with verdict `fault` and the reason.
         out: Made if it does not exist; gets `masks/`, `overlays/`, `results.jsonl` and `overview.png`.
         detect: Takes a picture of any size.
         progress: Told how far it is.
+        folders: Those among which `paths` were found, for the names of masks and overlays; see `output_names`.
+        earlier: What becomes of results that `out` has. Resumed, an image whose file has a verdict of this bundle there
+            and is as it was is not inspected again; its line and verdict stay.
 
     Raises:
+        ArgumentError: Results of an earlier run are in the way, or another bundle made them.
         BundleError: The bundle has no thresholds.
         ImageError: The results cannot be written.
     """
-    writer = _Writer(bundle, out)
     inspection = Inspection()
-    named = list(zip(paths, output_names(paths), strict=True))
+    writer = _Writer(bundle, out, inspection)
+    kept = kept_lines(out, earlier, bundle.sha256)
+    done = {line["file"] for line in kept}
+    left = [path for path in paths if str(path) not in done]
+    named = list(zip(left, output_names(left, folders, picture_names(kept)), strict=True))
     with results_file(out, ("masks", "overlays")) as file:
+        for line in kept:
+            inspection.counts[Verdict(line["verdict"])] += 1
+            _write_line(file, line)
         for path, name in progress.track(named, "Inspecting"):
             line = writer.inspected(path, name, detect)
             inspection.counts[Verdict(line["verdict"])] += 1
-            size = (line["height"], line["width"])
-            if line["height"] and bundle.frame_sizes and size not in bundle.frame_sizes:
-                inspection.foreign_sizes[size] += 1
-            file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
-            file.flush()
-    writer.write_overview()
+            _write_line(file, line)
+    writer.write_overview(len(kept))
     return inspection
 
 
-def expanded(inputs: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders replaced by the image files directly in them.
+def _write_line(file: IO[str], line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+    file.flush()
+
+
+def expanded(
+    inputs: Sequence[Path], *, recursive: bool = False, out: Path | None = None, progress: Progress = SILENT
+) -> list[Path]:
+    """Files as they are, folders replaced by the image files in them.
+
+    Args:
+        inputs: Files and folders.
+        recursive: Take what is in folders of the folders, too.
+        out: What lies in this folder is left out below others: masks and overlays are no images to inspect.
+        progress: Told of images that are left out because they are in folders of the folders.
 
     Raises:
         ArgumentError: There is no input.
@@ -163,19 +197,43 @@ def expanded(inputs: Sequence[Path]) -> list[Path]:
     """
     if not inputs:
         raise ArgumentError("no images to inspect; name image files or folders of them")
-    return [path for given in inputs for path in (image_paths(given) if given.is_dir() else [given])]
+    paths: list[Path] = []
+    for given in inputs:
+        if not given.is_dir():
+            paths.append(given)
+            continue
+        below = [path for path in images_below(given) if out is None or out.resolve() not in path.resolve().parents]
+        if recursive and below:
+            paths += sorted([*images_in(given), *below])
+            continue
+        if below and not images_in(given):
+            raise ImageError(f"{given} holds no image, its subfolders hold {len(below)}; --recursive takes them")
+        paths += image_paths(given)
+        if below:
+            progress.say(
+                f"{len(below)} images in subfolders of {given} are left out; --recursive takes them", "caution"
+            )
+    return paths
 
 
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's outputs: its own without the suffix, numbered where that is taken already."""
-    taken: set[str] = set()
+def output_names(paths: Sequence[Path], folders: Sequence[Path] = (), taken: Iterable[str] = ()) -> list[str]:
+    """A name for each file's outputs: its own without the suffix, numbered where that is taken already.
+
+    Args:
+        paths: Of the files.
+        folders: A file below one of them has the folders in between before its name.
+        taken: Names that others have.
+    """
+    all_taken = {name.casefold() for name in taken}
     names = []
     for path in paths:
-        name, number = path.stem, 1
-        while name.casefold() in taken:  # some file systems do not tell A.png from a.png
+        folder = next((folder for folder in folders if folder in path.parents), path.parent)
+        own = str(path.relative_to(folder).with_suffix(""))
+        name, number = own, 1
+        while name.casefold() in all_taken:  # some file systems do not tell A.png from a.png
             number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name.casefold())
+            name = f"{own}-{number}"
+        all_taken.add(name.casefold())
         names.append(name)
     return names
 
@@ -183,9 +241,9 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 class _Writer:
     """Writes what belongs to one image, and keeps the cards of the highest scores."""
 
-    def __init__(self, bundle: Bundle, out: Path) -> None:
+    def __init__(self, bundle: Bundle, out: Path, inspection: Inspection) -> None:
         thresholds = self._thresholds = bundle.require_thresholds()
-        self._out = out
+        self._bundle, self._out, self._inspection = bundle, out, inspection
         self._constants = {
             "bundle_sha256": bundle.sha256,
             "image_threshold": thresholds.image,
@@ -202,13 +260,18 @@ class _Writer:
             return self._line(path, None, Verdict.FAULT, str(error))
         height, width = pixels.shape[:2]
         try:
+            self._require_size(height, width, path)
+            if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
+                self._inspection.dark[path] = peak
+            sha256 = file_sha256(path)
             detection = detect(pixels)
-        except MapError as error:
+        except (BundleError, ImageError, MapError, OSError) as error:
             return self._line(path, (height, width), Verdict.FAULT, str(error))
         self._write_pictures(name, pixels, detection)
         verdict = Verdict.ANOMALOUS if detection.is_anomalous else Verdict.OK
         return {
             **self._line(path, (height, width), verdict, None),
+            "file_sha256": sha256,
             "score": detection.score,
             "peak": detection.peak,
             "peak_xy": detection.peak_xy,
@@ -218,12 +281,21 @@ class _Writer:
             "overlay": f"overlays/{name}.jpg",
         }
 
-    def write_overview(self) -> None:
-        """Write the contact sheet, the highest scores first."""
+    def _require_size(self, height: int, width: int, path: Path) -> None:
+        try:
+            self._bundle.require_frame_size(height, width, str(path))
+        except BundleError:
+            self._inspection.foreign_sizes[height, width] += 1
+            raise
+
+    def write_overview(self, kept: int) -> None:
+        """Write the contact sheet, the highest scores first; of so many images more it knows nothing."""
         if not self._cards:
             return
         cards = [picture for _, _, picture in sorted(self._cards, reverse=True)]
         shown = f"the {len(cards)} highest image scores of {self._count}" if len(cards) > 1 else "1 image"
+        if kept:
+            shown += f" inspected in this run, after {kept} of earlier ones"
         write_image(self._out / OVERVIEW, contact_sheet(cards, "Inspection", shown))
 
     def _line(self, path: Path, size: tuple[int, int] | None, verdict: Verdict, reason: str | None) -> dict[str, Any]:
@@ -238,6 +310,8 @@ class _Writer:
         return {**about, **self._constants, **_NOTHING_DETECTED}
 
     def _write_pictures(self, name: str, pixels: Uint8, detection: Detection) -> None:
+        for folder in ("masks", "overlays"):
+            (self._out / folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(self._out / "masks" / f"{name}.png", detection.mask.astype(np.uint8) * 255)
         peak = detection.peak, self._thresholds.pixel, detection.peak_xy
         note = explained(detection.score, self._thresholds.image, *peak, detection.decided_by)
@@ -251,6 +325,7 @@ class _Writer:
 
 
 _NOTHING_DETECTED: dict[str, Any] = {
+    "file_sha256": None,
     "score": None,
     "peak": None,
     "peak_xy": None,

@@ -122,7 +122,7 @@ def test_the_regions_of_a_line_lie_in_the_mask(bundle: Path, tmp_path: Path) -> 
     assert mask[top:bottom, left:right].sum() == mask.sum() == region["area_px"]
 
 
-def test_images_of_different_sizes_are_inspected_and_foreign_sizes_are_told(
+def test_images_of_foreign_sizes_have_no_verdict_and_end_with_status_1(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [
@@ -131,13 +131,29 @@ def test_images_of_different_sizes_are_inspected_and_foreign_sizes_are_told(
         write_part(tmp_path / "c.png", height=30, width=20),
     ]
 
-    assert inspect(bundle, tmp_path / "out", *paths) == 0
-    assert [(line["height"], line["width"]) for line in lines(tmp_path / "out")] == [
-        (140, 140),
-        (200, 290),
-        (30, 20),
+    assert inspect(bundle, tmp_path / "out", *paths) == 1
+    assert [(line["height"], line["width"], line["verdict"]) for line in lines(tmp_path / "out")] == [
+        (140, 140, "ok"),
+        (200, 290, "fault"),
+        (30, 20, "fault"),
     ]
-    assert "200x290" in capsys.readouterr().out
+    assert "290x200" in capsys.readouterr().out
+
+
+def test_a_folder_that_has_results_is_refused_unless_it_is_said_what_becomes_of_them(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_part(tmp_path / "a.png")
+    options: list[list[str]] = [[], [], ["--resume"], ["--overwrite"]]
+    assert [inspect(bundle, tmp_path / "out", path, *given) for given in options] == [0, 2, 0, 0]
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_subfolders_are_inspected_when_that_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    write_part(tmp_path / "in/day/a.png")
+    assert inspect(bundle, tmp_path / "out", tmp_path / "in") == 2
+    assert inspect(bundle, tmp_path / "out", tmp_path / "in", "--recursive") == 0
+    assert lines(tmp_path / "out")[0]["overlay"] == "overlays/day/a.jpg"
 
 
 def test_the_table_goes_to_stdout_and_the_progress_to_stderr(

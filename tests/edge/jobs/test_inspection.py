@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
@@ -16,13 +19,16 @@ from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli.main import main
 from fbft_edge.cli.reports import show_inspection
+from fbft_edge.cli.terminal import TerminalProgress
 from fbft_edge.detectors.judge import find_regions
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
 from fbft_edge.frames.images import read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.jobs.earlier_results import Earlier
 from fbft_edge.jobs.inspection import Inspection, expanded, inspect, inspect_images, output_names
+from fbft_edge.plain_file import file_sha256
 
 
 class RedDetector:
@@ -101,6 +107,7 @@ def test_a_line_says_everything_about_an_image(tmp_path: Path) -> None:
         {
             "bundle_sha256": "ab" * 32,
             "file": str(path),
+            "file_sha256": file_sha256(path),
             "height": 40,
             "image_threshold": 0.4,
             "mask": "masks/part.png",
@@ -318,11 +325,155 @@ def test_an_output_folder_that_is_a_file_is_a_user_error(tmp_path: Path) -> None
         run([path], path)
 
 
-def test_a_second_run_replaces_the_results_of_the_first(tmp_path: Path) -> None:
-    for _ in range(2):
-        run([write_part(tmp_path / "a.png")], tmp_path / "out")
+# Results of an earlier run
 
-    assert len(lines(tmp_path / "out")) == 1
+
+def seen_again(folder: Path, earlier: Earlier = Earlier.RESUMED, sha256: str = "ab" * 32) -> list[str]:
+    """Names of the images in `folder/in` that a second run into `folder/out` inspects."""
+    seen: list[str] = []
+    paths = sorted((folder / "in").glob("*.png"))
+    by_level = {int(read_image(path)[0, 0, 0]): path.name for path in paths if path.stat().st_size > 20}
+
+    def detect(pixels: Uint8) -> Detection:
+        seen.append(by_level[int(pixels[0, 0, 0])])
+        return RedDetector().detect(pixels)
+
+    inspect_images(replace(bundle(), sha256=sha256), paths, folder / "out", detect, earlier=earlier)
+    return seen
+
+
+@pytest.fixture
+def half_done(tmp_path: Path) -> Path:
+    """`in` has three images of their own gray, `out` what a run said of two that was cut within its third line."""
+    (tmp_path / "in").mkdir()
+    for level, name in enumerate("abc", 100):
+        write_image(tmp_path / f"in/{name}.png", np.full((20, 30, 3), level, np.uint8))
+    run([tmp_path / f"in/{name}.png" for name in "ab"], tmp_path / "out")
+    with (tmp_path / "out/results.jsonl").open("a") as file:
+        file.write('{"file": "c.png", "verd')
+    return tmp_path
+
+
+def test_results_of_an_earlier_run_are_in_the_way_and_stay(half_done: Path) -> None:
+    before = (half_done / "out/results.jsonl").read_bytes()
+    with pytest.raises(ArgumentError, match=r"has 2 results of an earlier run; .* --resume, .* --overwrite"):
+        seen_again(half_done, Earlier.REFUSED)
+    assert (half_done / "out/results.jsonl").read_bytes() == before
+
+
+def test_a_resumed_run_inspects_what_has_no_whole_line_yet(half_done: Path) -> None:
+    assert seen_again(half_done) == ["c.png"]
+    assert [Path(line["file"]).name for line in lines(half_done / "out")] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_resumed_run_counts_earlier_verdicts(half_done: Path) -> None:
+    paths = [half_done / f"in/{name}.png" for name in "abc"]
+    inspection = inspect_images(bundle(), paths, half_done / "out", RedDetector().detect, earlier=Earlier.RESUMED)
+    assert inspection.counts == Counter({Verdict.OK: 3})
+
+
+def test_a_file_that_became_another_picture_is_inspected_again(half_done: Path) -> None:
+    path = half_done / "in/a.png"
+    stat = path.stat()
+    write_image(path, np.full((20, 30, 3), 90, np.uint8))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a copy that keeps times would do
+    assert seen_again(half_done) == ["a.png", "c.png"]
+
+
+def test_an_image_without_a_verdict_is_tried_again(half_done: Path) -> None:
+    (half_done / "in/c.png").write_bytes(b"not a picture")
+    seen_again(half_done)
+    write_image(half_done / "in/c.png", np.full((20, 30, 3), 102, np.uint8))
+    assert seen_again(half_done) == ["c.png"]
+
+
+def test_results_of_another_bundle_are_not_resumed(half_done: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"results of bundle abababababababab, this one is cdcdcdcdcdcdcdcd"):
+        seen_again(half_done, sha256="cd" * 32)
+
+
+def test_a_resumed_run_takes_no_picture_of_another_image(tmp_path: Path) -> None:
+    first, second = write_part(tmp_path / "x/a.png", red=True), write_part(tmp_path / "y/a.png")
+    run([first], tmp_path / "out")
+    inspect_images(bundle(), [second], tmp_path / "out", RedDetector().detect, earlier=Earlier.RESUMED)
+    assert [line["mask"] for line in lines(tmp_path / "out")] == ["masks/a.png", "masks/a-2.png"]
+
+
+def test_an_overwriting_run_leaves_no_picture_of_the_earlier_one(half_done: Path) -> None:
+    (half_done / "in/a.png").unlink()
+    seen_again(half_done, Earlier.OVERWRITTEN)
+    found = {path.name for folder in ("masks", "overlays") for path in (half_done / "out" / folder).iterdir()}
+    assert found == {"b.png", "c.png", "b.jpg", "c.jpg"}
+
+
+def test_an_overwriting_run_removes_nothing_outside_of_its_folder(half_done: Path) -> None:
+    precious = write_part(half_done / "precious.png")
+    for name in ("../precious.png", str(precious)):
+        line = {"file": "a.png", "mask": name, "overlay": name}
+        (half_done / "out/results.jsonl").write_text(json.dumps(line) + "\n")
+        seen_again(half_done, Earlier.OVERWRITTEN)
+    assert precious.exists()
+
+
+# Folders in folders
+
+
+def test_images_in_subfolders_are_taken_when_asked_for_and_their_pictures_keep_the_folders(tmp_path: Path) -> None:
+    for name in ("b.png", "left/a.png", "right/deep/a.png"):
+        write_part(tmp_path / "in" / name)
+    paths = expanded([tmp_path / "in"], recursive=True)
+    inspect_images(bundle(), paths, tmp_path / "out", RedDetector().detect, folders=[tmp_path / "in"])
+    masks = [line["mask"] for line in lines(tmp_path / "out")]
+    assert masks == ["masks/b.png", "masks/left/a.png", "masks/right/deep/a.png"]
+    assert all((tmp_path / "out" / mask).is_file() for mask in masks)
+
+
+def test_pictures_of_the_results_are_no_images_to_inspect(tmp_path: Path) -> None:
+    path = write_part(tmp_path / "in/day/a.png")
+    run([path], tmp_path / "in/out")
+    assert expanded([tmp_path / "in"], recursive=True, out=tmp_path / "in/out") == [path]
+
+
+def test_a_folder_of_nothing_but_folders_names_the_option_that_takes_them(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/b.png"):
+        write_part(tmp_path / name)
+    with pytest.raises(ImageError, match="holds no image, its subfolders hold 2; --recursive takes them"):
+        expanded([tmp_path])
+
+
+def test_images_in_subfolders_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    first = write_part(tmp_path / "a.png")
+    write_part(tmp_path / "x/b.png")
+    out = io.StringIO()
+    assert expanded([tmp_path], progress=TerminalProgress(Console(file=out, width=300))) == [first]
+    assert f"1 images in subfolders of {tmp_path} are left out; --recursive takes them" in out.getvalue()
+
+
+# Sizes and levels
+
+
+def test_an_image_of_a_size_that_was_not_fitted_on_has_no_verdict(tmp_path: Path) -> None:
+    inspection = run([write_part(tmp_path / "a.png", height=60)], tmp_path / "out", frame_sizes=((40, 50),))
+    (line,) = lines(tmp_path / "out")
+    assert (line["verdict"], line["score"], inspection.exit_status(False)) == ("fault", None, 1)
+    assert "has 50x60 pixels (width x height), the bundle was fitted on 50x40 pixels (width x height)" in line["reason"]
+
+
+def test_an_image_of_several_pages_has_no_verdict(tmp_path: Path) -> None:
+    pages = [np.full((40, 50, 3), level, np.uint8) for level in (90, 250)]
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), pages)
+    inspection = run([tmp_path / "a.tif"], tmp_path / "out")
+    assert inspection.exit_status(False) == 1
+    assert "holds 2 pictures" in lines(tmp_path / "out")[0]["reason"]
+
+
+def test_twelve_bits_kept_in_sixteen_are_told_with_their_largest_value(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 50), 4095, np.uint16))
+    inspection = run([tmp_path / "a.png", write_part(tmp_path / "b.png")], tmp_path / "out")
+    console = Console(file=io.StringIO(), width=300)
+    show_inspection(inspection, Path("out"), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1 16-bit images are very dark: none has a value above 4095 of 65535 (a.png)" in text
 
 
 def test_the_overview_shows_at_most_twelve_images(tmp_path: Path) -> None:
@@ -362,9 +513,9 @@ def test_the_report_counts_verdicts_and_names_foreign_sizes() -> None:
     show_inspection(inspection, Path("out"), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
 
-    assert [row.split()[1:4:2] for row in text.splitlines() if "│" in row] == [
+    assert [[cell.strip() for cell in row.split("│")[1:3]] for row in text.splitlines() if "│" in row] == [
         ["ok", "7"],
         ["anomalous", "5"],
-        ["unreadable", "2"],
+        ["no verdict", "2"],
     ]
-    assert "60x50" in text
+    assert "3 images have 50x60 pixels (width x height)" in text
