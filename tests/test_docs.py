@@ -462,10 +462,11 @@ def place(
 def names_given(page: Path) -> dict[str, Any]:
     """What a page's Python takes as given, where it is not made on the page."""
     part = render_part(7, 140, 182, (24.0,))
+    loop = {"is_running": iter([True, True, False]).__next__, "write_output": lambda accept: None}
+    if said(page) == "docs/api.md":
+        return loop
     if said(page) == "docs/message.md":
-        is_running = iter([True, True, False]).__next__
-        given = {"is_running": is_running, "write_output": lambda accept: None}
-        return {"part": encode_mask(part.mask), "height": 140, "width": 182, **given}
+        return {"part": encode_mask(part.mask), "height": 140, "width": 182, **loop}
     if said(page) == "docs/refinement.md":
         return {"nominal": [render_part(seed, 140, 182).pixels for seed in range(4)], "pixels": part.pixels}
     return {}

@@ -5,7 +5,7 @@ Read what a line says:
     from fbft_edge import ResultSubscriber
 
     with ResultSubscriber("tcp://127.0.0.1:5555", site="site", camera="camera") as results:
-        while True:
+        while is_running():
             result = results.receive()  # the newest; None when the line is silent
             write_output(accept=result is not None and result.is_good)
 

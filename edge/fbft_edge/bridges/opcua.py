@@ -12,7 +12,7 @@ import hmac
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from fbft_edge.messages.reading import Result
 
 if TYPE_CHECKING:
     from asyncua import Node, Server, ua
+    from asyncua.server.address_space import AddressSpace
     from asyncua.server.event_generator import EventGenerator
 
 MAX_EVENTS = 64
@@ -195,6 +196,7 @@ async def _address_space(
         events.event.SourceNode, events.event.SourceName = parent.nodeid, name
         events.event.Severity = SEVERITY
         cameras.append(_CameraObject(state, triggers, nodes, events))
+        cameras[-1].guard(server.iserver.aspace)
     return cameras
 
 
@@ -243,6 +245,23 @@ async def _add_trigger(parent: Node, index: int, state: CameraState, triggers: T
     await parent.add_method(node_id, name, uamethod(trigger), [], [ua.VariantType.Boolean])
 
 
+class _Guarded:
+    """A variable's value, which is Bad from the moment on at which it would be too old."""
+
+    def __init__(self, value: ua.DataValue, is_outdated: Callable[[], bool]) -> None:
+        self._value, self._is_outdated = value, is_outdated
+
+    def write(self, node: object, attribute: object, value: ua.DataValue) -> None:
+        self._value = value
+
+    def read(self, node_id: object, attribute: object) -> ua.DataValue:
+        from asyncua import ua
+
+        if not self._is_outdated():
+            return self._value
+        return ua.DataValue(ua.Variant(), ua.StatusCode(ua.StatusCodes.BadNoCommunication))
+
+
 class _CameraObject:
     """One camera in the address space."""
 
@@ -256,6 +275,25 @@ class _CameraObject:
         self._triggers.answer(result.trigger_id)
         if result.verdict is Verdict.ANOMALOUS:
             self._waiting.append(result)
+
+    def guard(self, space: AddressSpace) -> None:
+        """Let a Read ask how old the result is.
+
+        A bridge that was held up, by SIGSTOP for instance, answers requests that waited before it refreshes.
+        """
+        from asyncua import ua
+
+        for variable in VARIABLES:
+            if variable.about_result:
+                node_id = self._nodes[variable.name].nodeid
+                value = _Guarded(space.read_attribute_value(node_id, ua.AttributeIds.Value), self._is_outdated)
+                space.set_attribute_value_setter(node_id, ua.AttributeIds.Value, value.write)
+                space.set_attribute_value_callback(node_id, ua.AttributeIds.Value, value.read)
+
+    def _is_outdated(self) -> bool:
+        """True when what was written is no fault and now there is one."""
+        is_believed = self._written is not None and self._written[0].fault is Fault.NONE
+        return is_believed and self.state.standing().fault is not Fault.NONE
 
     async def refresh(self, beats: int) -> None:
         standing, line = self.state.standing(), self.state.line()

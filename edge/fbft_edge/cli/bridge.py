@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbft_edge.cli.options import add_client_keys
+from fbft_edge.errors import ArgumentError
 from fbft_edge.names import DEFAULT_CAMERA, DEFAULT_SITE, RESULTS_ENDPOINT
 
 if TYPE_CHECKING:
@@ -124,8 +125,13 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--commands", metavar="ENDPOINT", help="the line's command socket, for triggers (default: none are taken)"
+    add = parser.add_argument
+    add("--commands", metavar="ENDPOINT", help="the line's command socket, for triggers (default: none are taken)")
+    add(
+        "--anyone-may-trigger",
+        action="store_true",
+        help="pass on triggers of clients that nobody knows: of all who reach this bridge's port, whatever rights the "
+        "command socket has",
     )
 
 
@@ -146,7 +152,7 @@ async def _run_modbus(args: argparse.Namespace) -> int:
 
     address = address_from_text(args.listen)
     with contextlib.ExitStack() as stack:
-        send = _send_trigger(args, stack)
+        send = _send_trigger(args, stack, "Modbus knows no password")
         stations = [Station(state, args.handshake, send) for state in _states(args)]
         by_camera = {station.state.camera: station for station in stations}
         states = [station.state for station in stations]
@@ -170,7 +176,7 @@ async def _run_opcua(args: argparse.Namespace) -> int:
     password = password_from(args.user, args.password_file, "FBFT_OPCUA_PASSWORD")
     access = Access(args.keys, args.user, password, args.insecure)
     with contextlib.ExitStack() as stack:
-        send = _send_trigger(args, stack)
+        send = _send_trigger(args, stack, "there is no --user with a password" if password is None else None)
         states = _states(args)
         async with opcua_server(states, address, access, send) as server:
             feed = stack.enter_context(_feed(args, states, server.listener))
@@ -252,10 +258,18 @@ def _subscriber(args: argparse.Namespace) -> ResultSubscriber:
     return ResultSubscriber(args.connect, site=args.site, camera=_names(args), every=True, **keys)
 
 
-def _send_trigger(args: argparse.Namespace, stack: contextlib.ExitStack) -> SendTriggerOf | None:
+def _send_trigger(
+    args: argparse.Namespace, stack: contextlib.ExitStack, why_unknown: str | None
+) -> SendTriggerOf | None:
+    """The way to the line; `why_unknown` says why the bridge cannot tell who pulls a trigger, None that it can."""
     from fbft_edge.bridges.trigger_sender import TriggerSender
 
     if args.commands is None:
         return None
+    if why_unknown is not None and not args.anyone_may_trigger:
+        raise ArgumentError(
+            f"--commands would let everybody who reaches {args.listen} trigger the line, other users of this machine "
+            f"included: {why_unknown}; leave it out, or add --anyone-may-trigger if only the PLC reaches that port"
+        )
     sender = TriggerSender(args.commands, server_key=args.server_key, secret_key=args.secret_key)
     return stack.enter_context(sender).send

@@ -130,7 +130,8 @@ def handshakes(
     cameras = tuple(f"press-{number}" for number in range(1, 16))
     endpoint, line = start_line(0.05, "--free", cameras=cameras)
     options = [text for camera in cameras for text in ("--camera", camera)]
-    _, first = serve(endpoint, "--handshake", "--commands", triggers.server.endpoint, *options)
+    way = ("--commands", triggers.server.endpoint, "--anyone-may-trigger")
+    _, first = serve(endpoint, "--handshake", *way, *options)
     units = enumerate(cameras, 1)
 
     def take() -> tuple[Any, Plc]:
@@ -418,7 +419,8 @@ def test_a_line_that_encrypts_is_read_and_triggered_with_its_keys_and_not_with_o
         ours, theirs = (
             serve(
                 endpoint,
-                *("--commands", triggers.server.endpoint, "--server-key", tmp_path / "line.key"),
+                *("--commands", triggers.server.endpoint, "--anyone-may-trigger"),
+                *("--server-key", tmp_path / "line.key"),
                 *("--secret-key", tmp_path / f"{name}.key_secret"),
             )[1]
             for name in ("plc", "stranger")
@@ -451,7 +453,8 @@ def test_without_a_command_socket_no_trigger_is_ready(fast_plc: Plc) -> None:
         (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
         (["--listen", "192.0.2.1:5020", "--insecure"], "cannot listen"),
         (["--connect", "nowhere"], "cannot connect"),
-        (["--commands", "nowhere"], "cannot connect"),
+        (["--commands", "nowhere", "--anyone-may-trigger"], "cannot connect"),
+        (["--commands", "ipc:///run/fbft/commands"], "--anyone-may-trigger"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(

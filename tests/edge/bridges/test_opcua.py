@@ -7,16 +7,23 @@ import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fbft_edge.bridges.camera_state import Fault
+from fbft_edge.bridges.camera_state import CameraState, Fault
+from fbft_edge.bridges.opcua import Access, opcua_server
 from fbft_edge.bridges.opcua_variables import EVENT_FIELDS, NAMESPACE, VARIABLES
 from fbft_edge.cli.main import main
+from fbft_edge.frames.frame import Detection, Frame, Verdict
+from fbft_edge.messages.header import Health
+from fbft_edge.messages.ledger import Ledger
+from fbft_edge.messages.reading import decode_message
+from fbft_edge.messages.writing import MessageWriter, encode_detection
 from fbft_edge.sockets.command_server import CommandServer
 
 pytest.importorskip("asyncua", reason="the bridge needs the extra opcua")
@@ -27,6 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 _, OK, ANOMALOUS, _ = range(4)
 DEADLINE_S = 30.0
+MASK = np.zeros((1, 1), bool)
 CLIENT_URI = "urn:fbft-edge:test-client"
 
 
@@ -228,6 +236,31 @@ def test_one_request_never_mixes_two_results(fast_scene: FastScene) -> None:
     run(steps())
 
 
+def test_a_request_that_comes_before_the_refresh_reads_no_old_good(free_port: Any, tmp_path: Path) -> None:
+    now_s, address = 1000.0, ("127.0.0.1", free_port())
+    encoded = encode_detection(Frame("camera", 7, 1, np.zeros((1, 1, 3), np.uint8)), Detection(0, 0, MASK, (), False))
+    parts = MessageWriter("site", "camera").write(encoded, Verdict.OK, 5, Ledger().snapshot(), Health("ok"))
+    state = CameraState("camera", 1.0, lambda: now_s)
+    state.receive(replace(decode_message(parts), sent_s=now_s))
+
+    async def steps() -> None:
+        nonlocal now_s
+        async with opcua_server([state], address, Access(tmp_path)) as server, Client(url(address)) as client:
+            await server.refresh(1)
+            camera = Camera(client, "camera")
+            assert plain(await camera.values())["Good"] is True
+            now_s += 2.1
+            seen = await camera.values()
+            assert [seen[name].StatusCode.name for name in ("Good", "Verdict", "Score")] == ["BadNoCommunication"] * 3
+            assert [seen[name].Value.Value for name in ("Good", "Verdict", "Score")] == [None] * 3
+
+    asyncio.run(steps())
+
+
+def url(address: tuple[str, int]) -> str:
+    return f"opc.tcp://{address[0]}:{address[1]}/fbft-edge"
+
+
 @pytest.mark.parametrize(
     ("stage", "bad"),
     [
@@ -323,6 +356,7 @@ def test_a_killed_line_is_bad_and_a_killed_bridge_comes_back_with_the_same_certi
         (["--password-file", "missing"], "--user"),
         (["--user", "plc", "--password-file", "missing"], "missing"),
         (["--keys", "/proc/nothing"], "cannot use the keys"),
+        (["--commands", "ipc:///run/fbft/commands"], "--anyone-may-trigger"),
         (["--listen", "192.0.2.1:4840", "--insecure"], "cannot listen"),
     ],
 )
