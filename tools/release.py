@@ -35,7 +35,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
 # What is installed at customers. Not cuda and gige, which need the system's own libraries, nor what serves development.
-EXTRAS = ("calibration", "modbus", "mqtt", "opcua", "rtsp", "signing", "tensorrt", "tensorrt-rtx")
+EXTRAS = ("calibration", "mqtt", "opcua", "rtsp", "signing", "tensorrt", "tensorrt-rtx")
 SUMS = "SHA256SUMS"
 
 

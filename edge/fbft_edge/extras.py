@@ -18,7 +18,6 @@ EXTRAS = {
     "rtsp": ("av",),
     "calibration": ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy"),
     "peers": ("anomalib",),
-    "modbus": ("pymodbus",),
     "opcua": ("asyncua", "cryptography"),
     "mqtt": ("paho.mqtt",),
     "signing": ("cryptography",),

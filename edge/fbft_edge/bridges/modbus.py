@@ -6,27 +6,25 @@ halves of two results, and how long the line has been silent is asked at that mo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fbft_edge.addresses import is_loopback
 from fbft_edge.bridges.camera_state import CameraState
 from fbft_edge.bridges.handshake import ResultLatch, SendTriggerOf, Triggers
 from fbft_edge.bridges.listening import check_free
+from fbft_edge.bridges.modbus_requests import HEADER, MAX_PDU_BYTES, ExceptionCode, RefusedError, Unit, answer_to
 from fbft_edge.bridges.registers import CONTROL_ADDRESS, NUM_REGISTERS, Control, Snapshot, registers_from_snapshot
 from fbft_edge.errors import ArgumentError
-from fbft_edge.extras import require_extra
 from fbft_edge.messages.reading import Result
+from fbft_edge.sockets.access import LimitedLog
 
-if TYPE_CHECKING:
-    from pymodbus.constants import ExcCodes
-    from pymodbus.simulator import SimDevice
-
-ANY_UNIT = 0
-BIT_FUNCTIONS = (1, 2, 5, 15)
+MAX_CONNECTIONS = 16
+IDLE_S = 60.0
 
 
 class Station:
@@ -103,9 +101,6 @@ async def modbus_server(
     Raises:
         ArgumentError: The address reaches beyond this machine, or cannot be listened on.
     """
-    require_extra("modbus", "the Modbus bridge")
-    from pymodbus.server import ModbusTcpServer
-
     host, port = address
     if not insecure and not is_loopback(host):
         raise ArgumentError(
@@ -113,35 +108,98 @@ async def modbus_server(
             f"acknowledge results; listen on 127.0.0.1, or add --insecure on a network that only the PLC is on"
         )
     check_free(address)
-    first_unit = ANY_UNIT if len(stations) == 1 else 1
-    devices = [_device(unit, station, beats) for unit, station in enumerate(stations, first_unit)]
-    server = ModbusTcpServer(devices, address=address)
-    await server.serve_forever(background=True)
+    units = [_CameraUnit(station, beats) for station in stations]
+    clients = _Clients(lambda number: _unit_of(number, units))
+    server = await asyncio.start_server(clients.serve, host, port)
     try:
         yield
     finally:
-        await server.shutdown()  # type: ignore[no-untyped-call]
+        server.close()
+        await clients.close()
 
 
-def _device(unit: int, station: Station, beats: Callable[[], int]) -> SimDevice:
-    from pymodbus.constants import ExcCodes
-    from pymodbus.simulator import DataType, SimData, SimDevice
+def _unit_of(number: int, units: Sequence[Unit]) -> Unit | None:
+    if len(units) == 1:
+        return units[0]
+    return units[number - 1] if 1 <= number <= len(units) else None
 
-    async def answer(
-        function: int,
-        start: int,
-        address: int,
-        count: int,
-        registers: list[int],
-        written: list[int] | list[bool] | None,
-    ) -> ExcCodes | None:
-        if function in BIT_FUNCTIONS:
-            return ExcCodes.ILLEGAL_FUNCTION
-        if written is not None:
-            station.write_control(written[0])
-        registers[:NUM_REGISTERS] = registers_from_snapshot(station.snapshot(beats()))
-        return None
 
-    control = SimData(CONTROL_ADDRESS, values=0, datatype=DataType.REGISTERS)
-    shown = SimData(CONTROL_ADDRESS + 1, count=NUM_REGISTERS - 1, values=0, datatype=DataType.REGISTERS, readonly=True)
-    return SimDevice(unit, [control, shown], action=answer)
+class _CameraUnit:
+    """A station as registers."""
+
+    num_registers = NUM_REGISTERS
+
+    def __init__(self, station: Station, beats: Callable[[], int]) -> None:
+        self._station, self._beats = station, beats
+
+    def read(self) -> Sequence[int]:
+        return registers_from_snapshot(self._station.snapshot(self._beats()))
+
+    def write(self, address: int, values: Sequence[int]) -> None:
+        if address != CONTROL_ADDRESS or len(values) != 1:
+            raise RefusedError(ExceptionCode.ILLEGAL_ADDRESS)
+        self._station.write_control(values[0])
+
+
+class _Clients:
+    """Connections: each request is answered, in order, however many of them come at once.
+
+    One more than `MAX_CONNECTIONS` ends the one that has been idle for longest, so that a PLC that was switched off
+    and on is let in. pymodbus (3.14 to 3.16) is not used: its server handles one frame for each piece of data that
+    arrives, keeps one request at a time, and loses the others without an answer.
+    """
+
+    def __init__(self, unit_of: Callable[[int], Unit | None]) -> None:
+        self._unit_of = unit_of
+        self._heard_s: dict[asyncio.Task[None], float] = {}
+        self._log = LimitedLog()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it ends."""
+        task = asyncio.ensure_future(self._converse(reader, writer))
+        self._heard_s[task] = time.monotonic()
+        if len(self._heard_s) > MAX_CONNECTIONS:
+            longest_idle = min(self._heard_s, key=self._heard_s.__getitem__)
+            longest_idle.cancel()
+            del self._heard_s[longest_idle]
+            self._log.warn(
+                f"Modbus: more than {MAX_CONNECTIONS} connections; the one that was idle for longest is ended"
+            )
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+        finally:
+            task.cancel()
+            self._heard_s.pop(task, None)
+
+    async def close(self) -> None:
+        """End all connections."""
+        tasks = list(self._heard_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the loop's turn in which the sockets are closed
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        try:
+            while True:
+                await asyncio.wait_for(self._exchange(reader, writer), IDLE_S)
+                self._heard_s[asyncio.current_task()] = time.monotonic()  # type: ignore[index]
+                await asyncio.sleep(0)  # requests that are there already must not keep the others waiting
+        except asyncio.TimeoutError:
+            self._log.warn(f"Modbus: {peer} said nothing for {IDLE_S:g} s and is ended")
+        except ValueError as error:
+            self._log.warn(f"Modbus: {peer} is ended: {error}")
+        except (asyncio.IncompleteReadError, OSError):
+            return
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transaction, protocol, length, number = HEADER.unpack(await reader.readexactly(HEADER.size))
+        if protocol != 0 or not 2 <= length <= MAX_PDU_BYTES + 1:  # where the next request begins cannot be known
+            raise ValueError(f"what it says is not Modbus TCP (protocol {protocol}, length {length})")
+        request = await reader.readexactly(length - 1)
+        answer = answer_to(request, self._unit_of(number))
+        writer.write(HEADER.pack(transaction, 0, len(answer) + 1, number) + answer)
+        await writer.drain()

@@ -38,7 +38,6 @@ _ENABLES = {
     "peers": "fbft-calibrate benchmark --peer, other methods beside ours",
     "rtsp": "rtsp:// cameras",
     "gige": "gige:// cameras, with Aravis from the system (docs/cameras.md)",
-    "modbus": "fbft-edge bridge modbus",
     "opcua": "fbft-edge bridge opcua",
     "mqtt": "fbft-edge bridge mqtt",
     "signing": "fbft-edge sign and verify, lines with [trust]",

@@ -53,7 +53,7 @@ def test_an_extra_is_ready_only_with_everything_it_requires(monkeypatch: pytest.
 def test_every_extra_is_listed_with_what_it_enables() -> None:
     details = {finding.subject: finding.detail for finding in doctor.machine_findings()}
     assert [extra for extra in EXTRAS if f"extra {extra}" not in details] == []
-    assert details["extra modbus"].startswith("fbft-edge bridge modbus")
+    assert details["extra opcua"].startswith("fbft-edge bridge opcua")
 
 
 def test_the_command_ends_with_status_0_whatever_is_missing() -> None:

@@ -15,7 +15,7 @@ from fbft_edge.bridges.registers import NUM_REGISTERS, REGISTERS, Status
 from fbft_edge.recording.recordings import find_recordings, read_recording
 from fbft_edge.sockets.command_client import CommandClient
 
-pytest.importorskip("pymodbus", reason="the bridge needs the extra modbus")
+pytest.importorskip("pymodbus", reason="the PLC of this test is pymodbus")
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
