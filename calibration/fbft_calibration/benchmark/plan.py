@@ -69,7 +69,7 @@ def require_own_file(category: Category) -> None:
 def data_sha256(category: Category) -> str:
     """Identity of a category's images and masks: names and contents, wherever they lie, and the types of defects."""
     types = [test.defect_type for test in category.tests]
-    tests = [path for test in category.tests for path in (test.path, test.mask)]
+    tests = [path for test in category.tests for path in (test.path, *(test.mask_files or (None,)))]
     return _sha256([types, _listing(category.nominal), _listing(tests)])
 
 

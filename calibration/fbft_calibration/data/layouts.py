@@ -1,16 +1,18 @@
 """A data set folder in, its categories out: nominal images to fit on, test images with their masks.
 
-Four layouts are told apart by their folders; MPDD and plain folders are laid out as MVTec AD is:
+Five layouts are told apart by their folders; MPDD and plain folders are laid out as MVTec AD is:
 
     layout      nominal images           test images             masks
     mvtec-ad    train/good               test/<type>             ground_truth/<type>
+    mvtec-loco  train/good               test/<type>             ground_truth/<type>/<image>/, several each
     mvtec-ad-2  train/good               test_public/<type>      test_public/ground_truth/<type>
     btad        train/ok                 test/<type>             ground_truth/<type>
     visa        as split_csv/1cls.csv says, for every category
 
 Each is the folder of a category; the data set is the folder above, or one category alone. A mask is named like its
-image, with or without `_mask`, and ends in any image suffix. MVTec AD 2's private test images have no masks here, and
-its validation images are not fitted on; neither is read.
+image, with or without `_mask`, and ends in any image suffix, or is a folder of that name whose masks count together.
+MVTec AD 2's private test images have no masks here, and its and MVTec LOCO's validation images are not fitted on;
+neither is read.
 Knows nothing about detectors or figures.
 """
 
@@ -25,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from fbft_edge.errors import ArgumentError, ImageError
-from fbft_edge.frames.frame import Bool
+from fbft_edge.frames.frame import Bool, Uint8
 from fbft_edge.frames.images import IMAGE_SUFFIXES, read_image
 from fbft_edge.frames.pixel_format import size_text
 
@@ -46,9 +48,9 @@ class TestImage:
         path: The image.
         defect_type: Name of its folder, or its label in the split; `good` (BTAD: `ok`, VisA: `normal`) is nominal.
         is_defective: False for nominal images.
-        mask: Of a defective image, None where the data set has none.
-        mask_floor: Largest 8-bit mask value that is still nominal: half of full scale; 0 in VisA, whose masks number
-            the defects from 1.
+        mask: Of a defective image, a file or a folder of them; None where the data set has none.
+        mask_floor: Largest 8-bit mask value that is still nominal: half of full scale; 0 in VisA and in folders of
+            masks (MVTec LOCO), whose values number the defects or their kinds.
     """
 
     path: Path
@@ -56,6 +58,13 @@ class TestImage:
     is_defective: bool
     mask: Path | None
     mask_floor: int = HALF
+
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """What the mask is made of; none where there is none."""
+        if self.mask is None:
+            return ()
+        return tuple(_images(self.mask)) if self.mask.is_dir() else (self.mask,)
 
     def truth(self, size: tuple[int, int]) -> tuple[Bool | None, str | None]:
         """Where this image is defective, or why that is not known.
@@ -79,19 +88,25 @@ class TestImage:
             raise ImageError(
                 f"{self.path} has no mask; add one of its name, with or without _mask (VisA: name it in {VISA_SPLIT})"
             )
-        levels = read_image(self.mask).max(axis=2)
-        if levels.shape != size:
-            raise ImageError(
-                f"mask {self.mask} has {size_text(levels.shape[:2])}, its image {size_text(size)}; "
-                "write it in that size"
-            )
-        truth = np.asarray(levels > self.mask_floor)
+        largest, truth = 0, np.zeros(size, np.bool_)
+        for path in self.mask_files:
+            levels = self._levels(path, size)
+            largest = max(largest, int(levels.max()))
+            truth |= levels > self.mask_floor
         if not truth.any():
             raise ImageError(
-                f"mask {self.mask} marks nothing: its largest value is {levels.max()}, "
+                f"mask {self.mask} marks nothing: its largest value is {largest}, "
                 f"defects are above {self.mask_floor}; write defects as 255, or move the image to the good ones"
             )
         return truth
+
+    def _levels(self, path: Path, size: tuple[int, int]) -> Uint8:
+        levels = np.asarray(read_image(path).max(axis=2), np.uint8)
+        if levels.shape != size:
+            raise ImageError(
+                f"mask {path} has {size_text(levels.shape[:2])}, its image {size_text(size)}; write it in that size"
+            )
+        return levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +115,11 @@ class Category:
 
     Attributes:
         name: Of its folder.
-        layout: `mvtec-ad`, `mvtec-ad-2`, `btad` or `visa`.
+        layout: `mvtec-ad`, `mvtec-loco`, `mvtec-ad-2`, `btad` or `visa`.
         nominal: Images to fit on, by name; empty when there is none, and then a problem says so.
         tests: Test images, by type and name; likewise.
         problems: A line for what is missing, left over or likely a mistake. Files are not opened here: what cannot
-            be read, and defective images without a mask, show when they are.
+            be read shows when they are.
     """
 
     name: str
@@ -126,6 +141,9 @@ class _Folders:
     def fit(self, folder: Path) -> bool:
         """Whether a folder is a category of this layout, be it an incomplete one."""
         has_nominal, has_test = (folder / "train" / self.nominal_type).is_dir(), (folder / self.test).is_dir()
+        if self.layout == "mvtec-loco":
+            kinds = _subfolders(folder / self.ground_truth)
+            return has_nominal and has_test and any(_subfolders(kind) for kind in kinds)
         if self.layout == "mvtec-ad":
             return has_nominal or (has_test and (folder / "train").is_dir())
         return has_nominal and has_test
@@ -133,6 +151,7 @@ class _Folders:
 
 _FOLDERS = (
     _Folders("mvtec-ad-2", "test_public", "test_public/ground_truth", "good"),
+    _Folders("mvtec-loco", "test", "ground_truth", "good"),
     _Folders("btad", "test", "ground_truth", "ok"),
     _Folders("mvtec-ad", "test", "ground_truth", "good"),
 )
@@ -157,8 +176,9 @@ def categories(root: Path) -> list[Category]:
         lacking = "; ".join(problem for category in found for problem in category.problems[-2:]) or "none was found"
         raise ArgumentError(
             f"{root} is no data set ({lacking}): looked there and in each folder in it ({len(_subfolders(root))}) for "
-            "train/good and test (MVTec AD, MPDD, plain folders), train/good and test_public (MVTec AD 2), train/ok "
-            f"and test (BTAD), and for {VISA_SPLIT} (VisA); name the folder that holds the categories"
+            "train/good and test (MVTec AD, MVTec LOCO, MPDD, plain folders), train/good and test_public "
+            f"(MVTec AD 2), train/ok and test (BTAD), and for {VISA_SPLIT} (VisA); name the "
+            "folder that holds the categories"
         )
     return found
 
@@ -175,10 +195,12 @@ def _category(folder: Path, folders: _Folders) -> Category:
     problems: list[str] = []
     for kind in kinds:
         is_defective = kind.name != folders.nominal_type
-        masks = {path.stem: path for path in _images(ground_truth / kind.name)} if is_defective else {}
+        masks = _masks(ground_truth / kind.name) if is_defective else {}
         images = _images(kind)
-        tests += [TestImage(path, kind.name, is_defective, _mask_of(path, masks)) for path in images]
+        own = [_test_image(path, kind.name, is_defective, masks) for path in images]
+        tests += own
         problems += _left_over(masks, images, ground_truth / kind.name)
+        problems += _without_masks(own, ground_truth / kind.name)
     problems += _about_good(tests, folders.nominal_type, str(folder / folders.test))
     if not nominal:
         problems.append(f"{folder / 'train' / folders.nominal_type} holds no image to fit on")
@@ -198,6 +220,17 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
+def _masks(folder: Path) -> dict[str, Path]:
+    """Masks by the name of their image; folders of masks where an image has several."""
+    folders = _subfolders(folder)
+    return {path.stem if path.is_file() else path.name: path for path in (*_images(folder), *folders)}
+
+
+def _test_image(path: Path, kind: str, is_defective: bool, masks: Mapping[str, Path]) -> TestImage:
+    mask = _mask_of(path, masks)
+    return TestImage(path, kind, is_defective, mask, 0 if mask and mask.is_dir() else HALF)
+
+
 def _mask_of(image: Path, masks: Mapping[str, Path]) -> Path | None:
     return masks.get(f"{image.stem}_mask", masks.get(image.stem))
 
@@ -210,6 +243,17 @@ def _left_over(masks: Mapping[str, Path], images: Sequence[Path], folder: Path) 
         return []
     names = ", ".join(unused[:_NAMES_SHOWN]) + (", ..." if len(unused) > _NAMES_SHOWN else "")
     return [f"{len(unused)} masks in {folder} have no test image ({names}); is the data set complete?"]
+
+
+def _without_masks(tests: Sequence[TestImage], folder: Path) -> list[str]:
+    """A line if a type of defects has no mask at all; what is likely one of good images is told by `_about_good`."""
+    defective = [test for test in tests if test.is_defective and test.defect_type.lower() not in _GOOD_NAMES]
+    if not defective or any(test.mask_files for test in defective):
+        return []
+    return [
+        f"none of the {len(defective)} images of type {defective[0].defect_type} has a mask in {folder}; they count "
+        "for image figures only"
+    ]
 
 
 def _about_good(tests: Sequence[TestImage], nominal_type: str, where: str) -> list[str]:

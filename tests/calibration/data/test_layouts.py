@@ -286,6 +286,57 @@ def test_a_mask_that_cannot_serve_is_a_line_and_no_truth(part: Path, harm: objec
     assert (truth, words in str(problem), "counts for image figures only" in str(problem)) == (None, True, True)
 
 
+@pytest.fixture
+def loco(tmp_path: Path) -> Path:
+    """A category as MVTec LOCO has it: masks in a folder for each image, their values number kinds of defects."""
+    for name in ("train/good/000", "validation/good/000", "test/good/000"):
+        picture(tmp_path / "juice" / f"{name}.png")
+    for number in range(2):
+        for kind in ("logical_anomalies", "structural_anomalies"):
+            picture(tmp_path / "juice/test" / kind / f"{number:03d}.png")
+            for part, top in enumerate((0, 8)):
+                mask = np.zeros(SIZE, np.uint8)
+                mask[top : top + 2, 4:9] = 90 + part
+                file = tmp_path / "juice/ground_truth" / kind / f"{number:03d}" / f"{part:03d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_image(file, mask)
+    return tmp_path
+
+
+def test_masks_of_one_image_in_a_folder_of_its_name_count_together(loco: Path) -> None:
+    found = only(loco)
+    truth, problem = next(test for test in found.tests if test.is_defective).truth(SIZE)
+    assert truth is not None
+    assert (found.layout, found.problems, problem) == ("mvtec-loco", (), None)
+    assert np.flatnonzero(truth.any(axis=1)).tolist() == [0, 1, 8, 9]
+    assert int(truth.sum()) == 20
+
+
+def test_validation_images_are_neither_fitted_on_nor_tested(loco: Path) -> None:
+    found = only(loco)
+    assert not any("validation" in path.parts for path in (*found.nominal, *(test.path for test in found.tests)))
+
+
+def test_a_mask_of_another_size_among_several_is_named(loco: Path) -> None:
+    picture(loco / "juice/ground_truth/logical_anomalies/000/001.png", 255, (9, 7))
+    truth, problem = next(test for test in only(loco).tests if test.is_defective).truth(SIZE)
+    assert truth is None
+    assert "logical_anomalies/000/001.png has 7x9 pixels" in str(problem)
+
+
+def test_folders_of_masks_without_an_image_are_counted(loco: Path) -> None:
+    (loco / "juice/test/logical_anomalies/001.png").unlink()
+    assert "1 masks in" in only(loco).problems[0]
+
+
+def test_a_type_without_a_single_mask_is_told(part: Path) -> None:
+    for path in (part / "ground_truth/pit").iterdir():
+        path.rename(path.with_name(f"mask_of_{path.name}"))
+    left_over, without = only(part).problems
+    assert "2 masks" in left_over
+    assert without.startswith("none of the 2 images of type pit has a mask in")
+
+
 def test_masks_without_an_image_are_counted(part: Path) -> None:
     (part / "test" / "pit" / "001.png").unlink()
     assert "1 masks" in only(part).problems[0]
