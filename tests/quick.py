@@ -31,6 +31,7 @@ SLOW_PLACES = (
     "edge/bundle/test_writers.py",
     "edge/cameras/test_gige.py",
     "edge/cameras/test_gstreamer.py",
+    "edge/cameras/test_lost_pictures.py",
     "edge/cameras/test_stream.py",
     "edge/cli/test_commands.py",
     "edge/cli/test_config.py",

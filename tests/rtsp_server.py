@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -76,14 +77,23 @@ class Truncated:
     bgr: Uint8
 
 
+@dataclass(frozen=True)
+class Packets:
+    """RTP packets sent as they stand, after a pause."""
+
+    packets: Sequence[bytes]
+    after_s: float = 0.0
+
+
 # Bytes are sent as they stand, between two packets.
-Clip = Sequence[Uint8 | Truncated | bytes]
+Clip = Iterable[Uint8 | Truncated | Packets | bytes]
 
 
 class RtspServer:
     """Plays one clip to each client in turn and hangs up; refuses UDP, as a firewall would."""
 
-    def __init__(self, clips: Iterable[Clip], port: int = 0) -> None:
+    def __init__(self, clips: Iterable[Clip], port: int = 0, description: str = DESCRIPTION) -> None:
+        self._description = description
         self._listener = socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._clips = clips
@@ -124,24 +134,37 @@ class RtspServer:
         status = "461 Unsupported transport" if method == "SETUP" and "TCP" not in transport else "200 OK"
         answers = {
             "OPTIONS": "Public: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n",
-            "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(DESCRIPTION)}\r\n",
+            "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(self._description)}\r\n",
             "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 7\r\n",
         }
-        body = DESCRIPTION if method == "DESCRIBE" else ""
+        body = self._description if method == "DESCRIBE" else ""
         return f"RTSP/1.0 {status}\r\nCSeq: {headers['CSeq']}\r\n{answers.get(method, '')}\r\n{body}"
 
     def _play(self, client: socket.socket, clip: Clip) -> None:
+        # By a beat that does not drift: the timestamps say 25 pictures a second, and are believed.
+        due_s = time.monotonic()
         for number, part in enumerate(clip):
             if isinstance(part, bytes):
                 client.sendall(part)
                 continue
-            packets = list(rtp_packets(part.bgr if isinstance(part, Truncated) else part, number))
-            if isinstance(part, Truncated):
-                del packets[1]
-            for packet in packets:
+            if isinstance(part, Packets):
+                due_s += part.after_s
+                if self._closing.wait(part.after_s):
+                    return
+            for packet in _packets_of(part, number):
                 client.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
-            if self._closing.wait(1 / RATE_HZ):
+            due_s += 1 / RATE_HZ
+            if self._closing.wait(max(0.0, due_s - time.monotonic())):
                 return
+
+
+def _packets_of(part: Uint8 | Truncated | Packets, number: int) -> Sequence[bytes]:
+    if isinstance(part, Packets):
+        return part.packets
+    packets = list(rtp_packets(part.bgr if isinstance(part, Truncated) else part, number))
+    if isinstance(part, Truncated):
+        del packets[1]
+    return packets
 
 
 if __name__ == "__main__":

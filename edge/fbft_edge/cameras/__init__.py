@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fbft_edge.cameras.camera import Camera, CountsIncomplete, SourceLostError, Triggerable
+from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, SourceLostError, Triggerable
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
 from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
 from fbft_edge.cameras.stream import StreamCamera
 from fbft_edge.cameras.synthetic import SyntheticCamera
-from fbft_edge.cameras.video import DeviceCamera, VideoFileCamera, without_password
+from fbft_edge.cameras.video import DeviceCamera, without_password
+from fbft_edge.cameras.video_file import VideoFileCamera
 from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
@@ -27,6 +28,7 @@ from fbft_edge.ranges import FPS
 __all__ = [
     "Camera",
     "CountsIncomplete",
+    "CountsLost",
     "SourceLostError",
     "Triggerable",
     "WatchedCamera",

@@ -12,9 +12,10 @@ from fbft_edge.frames.pixel_format import PixelFormat
 class Camera(Protocol):
     """A source of frames of one size and pixel format.
 
-    A camera may have two abilities more, each of which is a protocol that it follows or not: `Triggerable`, a shutter
-    that software releases, and `CountsIncomplete`, a count of pictures that arrived with parts missing.
-    `WatchedCamera` has both for every camera, and passes them on to those that have them.
+    A camera may have abilities more, each of which is a protocol that it follows or not: `Triggerable`, a shutter that
+    software releases; `CountsIncomplete`, a count of pictures that arrived with parts missing; and `CountsLost`, one of
+    pictures that never arrived. `WatchedCamera` has all of them for every camera, and passes them on to those that have
+    them.
     """
 
     @property
@@ -69,6 +70,16 @@ class CountsIncomplete(Protocol):
 
     @property
     def incomplete(self) -> int:
+        """How many so far; never less than before."""
+        ...
+
+
+@runtime_checkable
+class CountsLost(Protocol):
+    """A camera that knows how many of its pictures never reached this program, by their numbers or their beat."""
+
+    @property
+    def lost(self) -> int:
         """How many so far; never less than before."""
         ...
 

@@ -5,10 +5,12 @@ Knows nothing about the URI that named them.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import cv2
 
+from fbft_edge.cameras.source_clock import SourceClock
 from fbft_edge.cameras.video import LiveCamera, open_capture
 from fbft_edge.errors import CameraError
 
@@ -20,6 +22,14 @@ TIMEOUTS = dict.fromkeys((cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIME
 _HAS_TIMEOUTS = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 7)
 
 
+# Behind a decoder of these the picture after a lost one looks well; OpenCV passes on neither flags nor key frames. What
+# a `decodebin` finds is not known before it runs.
+_BUILDS_ON_OTHERS = re.compile(
+    r"\b\w*(?:h26[345]|hevc|vp[89]|av1|mpeg[124]|mpegvideo|mp4v|theora|nvv4l2decoder|decodebin|playbin)\w*\b",
+    re.IGNORECASE,
+)
+
+
 class GStreamerCamera(LiveCamera):
     """What a GStreamer pipeline delivers.
 
@@ -29,11 +39,16 @@ class GStreamerCamera(LiveCamera):
         name: The camera's name.
 
     Raises:
-        CameraError: OpenCV has no GStreamer, or the pipeline does not start or delivers nothing within 5 s (for which
-            OpenCV before 4.7 waits for ever).
+        CameraError: The pipeline carries pictures that build on each other, OpenCV has no GStreamer, or the pipeline
+            does not start or delivers nothing within 5 s (for which OpenCV before 4.7 waits for ever).
     """
 
     def __init__(self, pipeline: str, name: str) -> None:
+        if builds := _BUILDS_ON_OTHERS.search(pipeline):
+            raise CameraError(
+                f"camera {name!r}: a pipeline with {builds[0]} carries pictures that build on each other, and does not "
+                "tell when one was lost; read the camera by rtsp://, or have it send MJPEG or plain pixels"
+            )
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
             raise CameraError(
                 f"camera {name!r}: GStreamer pipelines need an OpenCV that was built with GStreamer, and this one "
@@ -41,7 +56,8 @@ class GStreamerCamera(LiveCamera):
                 "system's (python3-opencv, on a Jetson that of JetPack) in an environment with --system-site-packages"
             )
         source = complete_pipeline(pipeline)
-        super().__init__(source, name, open_capture(source, cv2.CAP_GSTREAMER, TIMEOUTS if _HAS_TIMEOUTS else {}))
+        timeouts = TIMEOUTS if _HAS_TIMEOUTS else {}
+        super().__init__(source, name, open_capture(source, cv2.CAP_GSTREAMER, timeouts, SourceClock().dated))
 
     def _remedy(self) -> str:
         return f"waited up to {TIMEOUT_MS // 1000} s; try it with gst-launch-1.0, which says why"

@@ -1,22 +1,17 @@
-"""Network streams as cameras, read through PyAV.
+"""Network streams as cameras, read through PyAV, each picture dated by the stream's own clock.
 
-OpenCV scales a frame of another size to that of the first, and does not tell: a camera that is set to another size in
-mid-stream would be judged. Imports PyAV when a stream is opened. Knows nothing about the URI that named it.
+Imports PyAV when a stream is opened. Knows nothing about the URI that named it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from fbft_edge.cameras.video import LiveCamera, without_password
-from fbft_edge.errors import CameraError
-from fbft_edge.frames.frame import Uint8
-from fbft_edge.frames.images import without_surrogates
+from fbft_edge.cameras.decoding import Decoder, Picture
+from fbft_edge.cameras.video import LiveCamera, require_utf8
 
 TIMEOUT_S = 5
-# TCP, as firewalls let it through and nothing is lost; what came in part is not decoded.
-OPTIONS = {"rtsp_transport": "tcp", "fflags": "discardcorrupt"}
+# TCP, as firewalls let it through and nothing is lost between the two ends; pictures alone, as with sound beside them
+# FFmpeg shifts their times at each report of the sender. Their rate is not looked for, which takes a second.
+OPTIONS = {"rtsp_transport": "tcp", "allowed_media_types": "video", "fpsprobesize": "0"}
 
 
 class StreamCamera(LiveCamera):
@@ -31,7 +26,13 @@ class StreamCamera(LiveCamera):
     """
 
     def __init__(self, url: str, name: str) -> None:
-        super().__init__(url, name, _opened(url))
+        self._stream = _opened(url)
+        super().__init__(url, name, self._stream)
+
+    @property
+    def lost(self) -> int:
+        """Pictures that never came, by the gaps in presentation time."""
+        return 0 if self._stream is None else self._stream.lost
 
     def _remedy(self) -> str:
         return f"waited up to {TIMEOUT_S} s; check address, password and network (try ffplay)"
@@ -40,38 +41,27 @@ class StreamCamera(LiveCamera):
 class _StreamCapture:
     """See `fbft_edge.cameras.video.Capture`; each picture is BGR and has its own size."""
 
-    def __init__(self, container: Any) -> None:
-        self._container = container
-        self._pictures = self._decoded()
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        decoder.catch_up()
+        self._pictures = decoder.pictures()
 
-    def read(self) -> tuple[bool, Uint8 | None]:
-        picture = next(self._pictures, None)
-        return picture is not None, picture
+    @property
+    def lost(self) -> int:
+        return self._decoder.lost
+
+    def read(self) -> Picture | None:
+        return next(self._pictures, None)
 
     def release(self) -> None:
-        self._container.close()
-
-    def _decoded(self) -> Iterator[Uint8]:
-        """Whole pictures until the stream ends or falls silent; packets that cannot be decoded are left out."""
-        import av
-
-        try:
-            for packet in self._container.demux(video=0):
-                try:
-                    frames = packet.decode()
-                except av.InvalidDataError:
-                    continue
-                yield from (frame.to_ndarray(format="bgr24") for frame in frames if not frame.is_corrupt)
-        except (av.FFmpegError, OSError, IndexError):
-            return
+        self._decoder.close()
 
 
 def _opened(url: str) -> _StreamCapture | None:
     import av
 
-    if without_surrogates(url) != url:
-        raise CameraError(f"{without_password(url)!r} is not UTF-8, which FFmpeg cannot open; rename it")
+    require_utf8(url)
     try:
-        return _StreamCapture(av.open(url, options=OPTIONS, timeout=TIMEOUT_S))
-    except (av.FFmpegError, OSError, ValueError):
+        return _StreamCapture(Decoder(url, OPTIONS, TIMEOUT_S))
+    except (av.FFmpegError, OSError, ValueError, IndexError):
         return None

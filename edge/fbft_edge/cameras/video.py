@@ -1,4 +1,4 @@
-"""OpenCV's sources as cameras: devices and video files.
+"""Sources that deliver when they want to, and those of them that OpenCV reads: devices.
 
 Knows nothing about the URI that named them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,28 +21,61 @@ import cv2
 import numpy as np
 
 from fbft_edge.cameras.camera import SourceLostError
-from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
+from fbft_edge.cameras.decoding import Picture
+from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
+from fbft_edge.cameras.source_clock import DriverClock
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import without_surrogates
 from fbft_edge.frames.pixel_format import PixelFormat, size_text
-from fbft_edge.ranges import FPS
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
 _SILENT = 0
+# Longer than between two key frames of most cameras.
+FIRST_PICTURE_S = 30.0
+# GStreamer's "no time" is 2 ** 64 - 1.
+_NO_STAMP_NS = 1 << 62
 
 
 class Capture(Protocol):
-    """What reads a source; `cv2.VideoCapture` is one."""
+    """What reads a source."""
 
-    def read(self) -> tuple[bool, Any]:
-        """Wait for the next picture: whether there is one, and its pixels."""
+    def read(self) -> Picture | None:
+        """Wait for the next picture; None when the source delivers no more."""
         ...
 
     def release(self) -> None:
         """Give the source back; may be called twice."""
         ...
+
+
+class OpenCvCapture:
+    """A source that OpenCV reads.
+
+    Args:
+        capture: Opened.
+        dated: When a picture was taken, on the session clock, from what the source stamped it with, nanoseconds.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, dated: Callable[[int], int | None]) -> None:
+        self._capture, self._dated = capture, dated
+        self._last_ns = 0
+
+    def read(self) -> Picture | None:
+        """See `Capture`."""
+        pixels: Any
+        done, pixels = self._capture.read()
+        if not done:
+            return None
+        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        has_stamp = self._last_ns < stamp_ns < _NO_STAMP_NS
+        self._last_ns = max(self._last_ns, stamp_ns) if stamp_ns < _NO_STAMP_NS else self._last_ns
+        return Picture(np.ascontiguousarray(pixels), self._dated(stamp_ns) if has_stamp else None, None)
+
+    def release(self) -> None:
+        """See `Capture`."""
+        self._capture.release()
 
 
 class LiveCamera(SequenceCamera):
@@ -63,7 +97,7 @@ class LiveCamera(SequenceCamera):
         if capture is None:
             raise CameraError(f"{self._label} cannot be opened; {self._remedy()}")
         self._capture = capture
-        pixels = self._next()
+        pixels = self._first()
         pixel_format = _pixel_format(pixels)
         if pixel_format is None:
             raise CameraError(
@@ -77,14 +111,14 @@ class LiveCamera(SequenceCamera):
 
         Raises:
             SourceLostError: The source stopped delivering.
-            CameraError: A frame of another size or pixel format came.
+            CameraError: A frame of another size or pixel format came, or one that must not be judged.
         """
         with self._lock:
             if self._is_closed:
                 return None
-            pixels = self._next()
+            pixels, taken_ns = self._next()
             self._sequence.require(pixels.shape[:2], _pixel_format(pixels))
-            return self._sequence.frame(pixels)
+            return self._sequence.frame(pixels, taken_ns)
 
     def close(self) -> None:
         """Give the source back, once a `read` in progress has ended."""
@@ -92,12 +126,25 @@ class LiveCamera(SequenceCamera):
             self._is_closed = True
             self._capture.release()
 
-    def _next(self) -> Pixels:
-        pixels = _frame(self._capture)
-        if pixels is None:
+    def _first(self) -> Pixels:
+        """The first picture that is whole: who comes in the middle of a stream waits for its next key frame."""
+        due_s = time.monotonic() + FIRST_PICTURE_S
+        while True:
+            try:
+                return self._next()[0]
+            except SourceLostError:
+                raise
+            except CameraError:
+                if time.monotonic() > due_s:
+                    self._capture.release()
+                    raise
+
+    def _next(self) -> tuple[Pixels, int | None]:
+        picture = self._capture.read()
+        if picture is None:
             self._capture.release()
             raise SourceLostError(f"{self._label} delivers no frame; {self._remedy()}")
-        return pixels
+        return whole_pixels(picture, self._label), picture.taken_ns
 
     def _remedy(self) -> str:
         return "check its cable, its power, and that no other program has it open"
@@ -138,74 +185,13 @@ class DeviceCamera(LiveCamera):
             cv2.CAP_PROP_FPS: fps,
         }
         parameters = {key: value for key, value in asked.items() if value is not None}
-        super().__init__(path, name, open_capture(path, cv2.CAP_V4L2, parameters))
+        super().__init__(path, name, open_capture(path, cv2.CAP_V4L2, parameters, DriverClock().dated))
         if (height or self.size[0], width or self.size[1]) != self.size:
             self.close()
             raise CameraError(
                 f"camera {name!r}: {path} sends {size_text(self.size)} where "
                 f"{width or 'any'}x{height or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
             )
-
-
-class VideoFileCamera(SequenceCamera):
-    """Plays a video file at its own frame rate, like a live camera.
-
-    Args:
-        path: The file.
-        name: The camera's name.
-        loop: Start again after the last frame.
-
-    Raises:
-        CameraError: The file is missing or is not a video with a frame rate.
-    """
-
-    def __init__(self, path: str, name: str, loop: bool = False) -> None:
-        if not Path(path).is_file():
-            hint = f"write folder://{path} for images" if Path(path).is_dir() else "check the path"
-            raise CameraError(f"camera {name!r}: {path} is not a file; {hint}")
-        capture = open_capture(path, cv2.CAP_FFMPEG, {})
-        self._ahead = _frame(capture) if capture is not None else None
-        if capture is None or self._ahead is None:
-            raise CameraError(f"camera {name!r}: {path} is not a readable video; play it with ffplay to see why")
-        rate_hz = capture.get(cv2.CAP_PROP_FPS)
-        if rate_hz not in FPS:
-            raise CameraError(f"camera {name!r}: {path} has {rate_hz:g} frames per second; write it again at 1 to 1000")
-        self._path, self._loop, self._capture = path, loop, capture
-        self._lock = threading.Lock()
-        self._pace = Pace(rate_hz)
-        self._sequence = FrameSequence(name, self._ahead.shape[:2], PixelFormat.BGR8)
-
-    def read(self) -> Frame | None:
-        """Wait for the next frame to be due; None after the last one, or once closed.
-
-        Raises:
-            CameraError: The file's frames changed size, or it cannot be started again.
-        """
-        if self._ahead is None or not self._pace.wait():
-            return None
-        with self._lock:
-            pixels, self._ahead = self._ahead, self._next()
-        return self._sequence.frame(pixels)
-
-    def close(self) -> None:
-        """Wake a waiting `read`, which then returns None, and close the file."""
-        self._pace.end()
-        with self._lock:
-            self._loop = False
-            self._capture.release()
-
-    def _next(self) -> Pixels | None:
-        pixels = _frame(self._capture)
-        if pixels is None and self._loop:
-            self._capture, pixels = self._rewound()
-        return pixels
-
-    def _rewound(self) -> tuple[cv2.VideoCapture, Pixels]:
-        capture = open_capture(self._path, cv2.CAP_FFMPEG, {})
-        pixels = _frame(capture) if capture is not None else None
-        if capture is None or pixels is None:
-            raise CameraError(f"camera {self.name!r}: {self._path} cannot be started again; check that it is there")
-        return capture, pixels
 
 
 def without_password(url: str) -> str:
@@ -215,25 +201,45 @@ def without_password(url: str) -> str:
     return re.sub(r"//(?:[^/?@\s]*:[^?\s]*|[^/]*)@", "//***@", shown)
 
 
-def open_capture(source: str, backend: int, parameters: Mapping[int, int]) -> cv2.VideoCapture | None:
+def open_capture(
+    source: str, backend: int, parameters: Mapping[int, int], dated: Callable[[int], int | None]
+) -> OpenCvCapture | None:
     """A source opened by OpenCV, with values of its properties; None when that cannot be.
 
     Raises:
         CameraError: Its name is not UTF-8.
     """
-    if without_surrogates(source) != source:
-        raise CameraError(f"{without_password(source)!r} is not UTF-8, which OpenCV cannot open; rename it")
+    require_utf8(source)
     level = _set_log_level(_SILENT)
     try:
         capture = cv2.VideoCapture(source, backend, [number for pair in parameters.items() for number in pair])
     finally:
         _set_log_level(level)
-    return capture if capture.isOpened() else None
+    return OpenCvCapture(capture, dated) if capture.isOpened() else None
 
 
-def _frame(capture: Capture) -> Pixels | None:
-    done, pixels = capture.read()
-    return np.ascontiguousarray(pixels) if done else None
+def require_utf8(source: str) -> None:
+    """Accept only addresses and paths that what reads them can open.
+
+    Raises:
+        CameraError: It is not UTF-8.
+    """
+    if without_surrogates(source) != source:
+        raise CameraError(f"{without_password(source)!r} is not UTF-8, which cannot be opened; rename it")
+
+
+def whole_pixels(picture: Picture, label: str) -> Pixels:
+    """The pixels of a picture that may be judged.
+
+    Raises:
+        CameraError: It must not be.
+    """
+    if picture.pixels is None:
+        raise CameraError(
+            f"{label} sends pictures that cannot be trusted ({picture.refusal}); they are refused until the next key "
+            "frame; check the network and the camera's load, and set its key frame interval to 1 s or less"
+        )
+    return picture.pixels
 
 
 def _pixel_format(pixels: Pixels) -> PixelFormat | None:

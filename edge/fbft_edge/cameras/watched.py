@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import cv2
 
-from fbft_edge.cameras.camera import Camera, CountsIncomplete, SourceLostError, Triggerable
+from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, SourceLostError, Triggerable
 from fbft_edge.cameras.sequence import layout_text
 from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
@@ -38,6 +38,7 @@ class WatchedCamera:
     - Black: the mean level is below a limit. It is taken of every 17th row; 66 us on 5 MP BGR, 23 us on 5 MP mono.
     - Out of order: frames not later than the last one are dropped and counted; 10 in a row are a lost camera.
     - Another size or pixel format is refused until the old one is back.
+    - What the source itself holds for damaged (`fbft_edge.cameras.key_frames`) is refused and counted.
 
     Args:
         open_source: Opens the camera; called again whenever it was lost.
@@ -51,6 +52,7 @@ class WatchedCamera:
     Attributes:
         reconnects: Attempts to open a lost camera again.
         out_of_order: Frames dropped because they were not later than the last one.
+        refused: Pictures that must not be judged, each told by a CameraError.
 
     Raises:
         CameraError: It cannot be opened, or has another size, and need not be waited for.
@@ -73,8 +75,8 @@ class WatchedCamera:
             )
         self._open_source, self._name = open_source, name
         self._frozen_after, self._black_below = frozen_after, black_below
-        self.reconnects = self.out_of_order = 0
-        self._incomplete = self._failures = self._count = self._identical = self._last_ns = 0
+        self.reconnects = self.out_of_order = self.refused = 0
+        self._incomplete = self._lost = self._failures = self._count = self._identical = self._last_ns = 0
         self._last_pixels: Pixels | None = None
         self._source: Camera | None = None
         self._refusal: CameraError | None = None
@@ -115,6 +117,11 @@ class WatchedCamera:
         """Pictures that arrived with parts missing and were skipped, for cameras that count them."""
         return self._incomplete + _incomplete_of(self._source)
 
+    @property
+    def lost(self) -> int:
+        """Pictures that never reached this program, for cameras that know."""
+        return self._lost + _lost_of(self._source)
+
     def read(self) -> Frame | None:
         """Wait for the next frame that may be judged; None at the end of a finite source, or once closed.
 
@@ -137,6 +144,9 @@ class WatchedCamera:
         except SourceLostError:
             self._failures += 1
             self._is_lost = True
+            raise
+        except CameraError:
+            self.refused += 1
             raise
 
     def trigger(self) -> bool:
@@ -191,6 +201,7 @@ class WatchedCamera:
         self._identical = 0
         if source is not None:
             self._incomplete += _incomplete_of(source)
+            self._lost += _lost_of(source)
             source.close()
 
     def _later(self, source: Camera) -> Frame | None:
@@ -239,6 +250,10 @@ class WatchedCamera:
 
 def _incomplete_of(source: Camera | None) -> int:
     return source.incomplete if isinstance(source, CountsIncomplete) else 0
+
+
+def _lost_of(source: Camera | None) -> int:
+    return source.lost if isinstance(source, CountsLost) else 0
 
 
 def mean_level(pixels: Pixels, pixel_format: PixelFormat) -> float:

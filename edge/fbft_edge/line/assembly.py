@@ -197,6 +197,16 @@ class _Line:
             "Attempts to open a lost camera again.",
             lambda: {name: camera.reconnects for name, camera in cameras.items()},
         )
+        add(
+            "fbft_camera_refused",
+            "Pictures that must not be judged.",
+            lambda: {name: camera.refused for name, camera in cameras.items()},
+        )
+        add(
+            "fbft_camera_lost",
+            "Pictures that never reached this program, as far as the camera numbers them.",
+            lambda: {name: camera.lost + camera.incomplete for name, camera in cameras.items()},
+        )
         add("fbft_refused_connections", "Connections that were not let in.", publisher.refused, "cause")
         add("fbft_messages_dropped", "Messages that no subscriber got.", publisher.dropped, "cause")
         if (drift := self._drift) is not None:

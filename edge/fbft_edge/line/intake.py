@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fbft_edge.cameras import Camera, CountsIncomplete, Triggerable
+from fbft_edge.cameras import Camera, CountsIncomplete, CountsLost, Triggerable
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Frame
@@ -56,7 +56,6 @@ class Intake:
                 f"camera {camera.name!r}: trigger_timeout_s cannot be {trigger_timeout_s:g}; use {TRIGGER_TIMEOUT_S} s"
             )
         self._camera, self._ledger, self._trigger_name = camera, ledger, trigger
-        self._counts_parts = camera if trigger == "hardware" and isinstance(camera, CountsIncomplete) else None
         self._trigger = SoftwareTrigger(camera.name, trigger_timeout_s) if trigger == "software" else None
         self._log = logging.LoggerAdapter(_logger, {"camera": camera.name})
         self.error: str | None = None
@@ -66,7 +65,7 @@ class Intake:
         self._most_waiting = HARDWARE_QUEUE_FRAMES if trigger == "hardware" else 1
         self._stopping = threading.Event()
         self._is_finished = self._has_source_ended = False
-        self._last_captured_ns = self._num_incomplete = 0
+        self._last_captured_ns = self._num_unseen = 0
 
     @property
     def is_free(self) -> bool:
@@ -158,15 +157,19 @@ class Intake:
             if frame is None:
                 return
             self.error = None
-            self._count_incomplete()
+            self._count_unseen()
             if self._offer(frame):
                 wake()
 
-    def _count_incomplete(self) -> None:
-        num_incomplete = 0 if self._counts_parts is None else self._counts_parts.incomplete
-        if num_incomplete > self._num_incomplete:
-            self._ledger.miss_triggers(num_incomplete - self._num_incomplete)
-            self._num_incomplete = num_incomplete
+    def _count_unseen(self) -> None:
+        """Behind a hardware trigger each picture is a part: one that came in part or never is a missed trigger."""
+        if self._trigger_name != "hardware":
+            return
+        num_incomplete = self._camera.incomplete if isinstance(self._camera, CountsIncomplete) else 0
+        num_unseen = num_incomplete + (self._camera.lost if isinstance(self._camera, CountsLost) else 0)
+        if num_unseen > self._num_unseen:
+            self._ledger.miss_triggers(num_unseen - self._num_unseen)
+            self._num_unseen = num_unseen
 
     def _report(self, error: BaseException) -> None:
         reason = reason_of("camera", error)

@@ -20,6 +20,7 @@ from waiting import wait_until
 
 from fbft_edge.cameras import Camera, SourceLostError, open_camera
 from fbft_edge.cameras.sequence import FrameSequence, Pace
+from fbft_edge.cameras.source_clock import SourceClock
 from fbft_edge.cameras.video import LiveCamera, open_capture, without_password
 from fbft_edge.clock import now_ns, session_ns
 from fbft_edge.errors import CameraError
@@ -394,7 +395,7 @@ class StreamServer:
 @pytest.fixture
 def stream(video: Path) -> Iterator[LiveCamera]:
     server = StreamServer(video.read_bytes(), num_clients=2)
-    camera = LiveCamera(server.url, "press-1", open_capture(server.url, cv2.CAP_FFMPEG, {}))
+    camera = LiveCamera(server.url, "press-1", open_capture(server.url, cv2.CAP_FFMPEG, {}, SourceClock().dated))
     yield camera
     camera.close()
     with (

@@ -102,7 +102,21 @@ def test_an_opencv_without_gstreamer_is_named_with_the_way_out(uri: str) -> None
 @pytest.mark.skipif(not HAS_NONE, reason="this OpenCV has GStreamer")
 def test_a_pipeline_with_an_address_in_it_is_not_taken_for_another_kind_of_uri() -> None:
     with pytest.raises(CameraError, match="GStreamer pipelines need"):
-        open_camera("gstreamer:rtspsrc location=rtsp://10.0.0.7/live ! decodebin")
+        open_camera("gstreamer:rtspsrc location=rtsp://10.0.0.7/live ! rtpjpegdepay ! jpegdec")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "named"),
+    [
+        ("rtspsrc location=rtsp://10.0.0.7/live ! rtph264depay ! avdec_h264", "rtph264depay"),
+        ("filesrc location=a.mkv ! matroskademux ! H265parse ! nvv4l2decoder", "H265parse"),
+        ("uridecodebin uri=rtsp://10.0.0.7/live", "uridecodebin"),
+        ("udpsrc ! rtpvp8depay ! vp8dec", "rtpvp8depay"),
+    ],
+)
+def test_a_pipeline_that_would_hide_a_lost_picture_is_refused(pipeline: str, named: str) -> None:
+    with pytest.raises(CameraError, match=f"a pipeline with {named} carries .*; read the camera by rtsp://"):
+        open_camera(f"gstreamer:{pipeline}")
 
 
 def test_a_pipeline_gets_a_sink_for_the_newest_picture() -> None:

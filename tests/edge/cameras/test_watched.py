@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ class ScriptedCamera:
     ) -> None:
         self.size, self.pixel_format, self.is_closed, self.triggers = size, pixel_format, False, 0
         self._deliveries, self._stamps_ns = iter(deliveries), stamps_ns
-        self.incomplete = 3
+        self.incomplete, self.lost = 3, 2
 
     def read(self) -> Frame | None:
         delivery = None if self.is_closed else next(self._deliveries, None)
@@ -387,6 +388,23 @@ def test_a_camera_that_is_away_can_not_be_triggered() -> None:
         camera.read()
     with pytest.raises(CameraError, match="is not there to be triggered"):
         camera.trigger()
+
+
+def test_pictures_that_never_came_are_counted_over_a_loss() -> None:
+    camera = WatchedCamera(Factory(ScriptedCamera([LOST]), ScriptedCamera([noise(1)])), "press-1")
+    with pytest.raises(CameraError):
+        camera.read()
+    camera.read()
+    assert camera.lost == 4
+
+
+def test_each_refused_picture_is_counted() -> None:
+    refused = CameraError("not to be trusted")
+    camera = watched(noise(1), refused, refused, noise(4), noise(5, level=0), black_below=30.0)
+    for _ in range(5):
+        with contextlib.suppress(CameraError):
+            camera.read()
+    assert camera.refused == 3
 
 
 def test_incomplete_pictures_are_counted_over_a_loss() -> None:

@@ -242,7 +242,7 @@ def test_a_video_whose_name_is_not_utf8_is_refused_in_one_line(bundle: Path, tmp
     video.write_bytes(b"RIFF")
     done = called("run", "--bundle", bundle, "--camera", video, "--bind", endpoint)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert b"is not UTF-8, which OpenCV cannot open; rename it" in done.stderr
+    assert b"is not UTF-8, which cannot be opened; rename it" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["out[bold]", "[/b]", "a[link=x]b", "\\[red]"])

@@ -591,6 +591,16 @@ def test_a_picture_that_came_in_parts_is_a_missed_hardware_trigger() -> None:
     assert (result.ledger.missed_triggers, result.ledger.captured, result.ledger.is_closed) == (2, 1, True)
 
 
+def test_a_picture_that_never_came_is_a_missed_hardware_trigger() -> None:
+    camera, chosen = FakeCamera(), settings()
+    camera.lost = 0
+    with running([Station(camera, chosen, "hardware")], FakeDetector(), chosen) as (_, recorder):
+        camera.lost = 3
+        camera.push(10)
+        result = recorder.wait_for(lambda result: result.frame_id == 0)
+    assert (result.ledger.missed_triggers, result.ledger.is_closed) == (3, True)
+
+
 def test_no_part_in_front_of_a_triggered_camera_is_no_reason_for_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fbft_edge.line.saying.SILENCE_NS", 50_000_000)
     chosen = settings(duration_s=0.3)

@@ -1,0 +1,99 @@
+"""Streams and files that lost a picture: what was decoded behind it is refused, in words, until the next key frame."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coded_video import h264_stream, write_coded
+from rtsp_server import RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets
+
+from fbft_edge.cameras import Camera, open_watched_camera
+from fbft_edge.errors import CameraError
+from fbft_edge.frames.frame import Frame, Uint8
+
+NUM_PICTURES, KEY_EVERY, DEFECT_FROM = 50, 20, 26
+
+
+def part(number: int) -> Uint8:
+    """A part on a textured ground; the pictures from one on show a defect."""
+    bgr = np.full((*SIZE, 3), 60 + number % 3, np.uint8)
+    bgr[::8] = 90
+    if number >= DEFECT_FROM:
+        bgr[28:84, 56:112] = 250
+    return bgr
+
+
+PARTS = [part(number) for number in range(NUM_PICTURES)]
+
+
+def read_all(camera: Camera) -> tuple[list[Frame], list[str]]:
+    """Frames and refusals, to the end of a file or the cut of a stream."""
+    frames, refusals = [], []
+    while True:
+        try:
+            frame = camera.read()
+        except CameraError as error:
+            if "delivers no frame" in str(error):
+                return frames, refusals
+            refusals.append(str(error))
+            continue
+        if frame is None:
+            return frames, refusals
+        frames.append(frame)
+
+
+def show_defects(frames: list[Frame]) -> list[bool]:
+    return [bool(frame.rgb[50, 80, 1] > 150) for frame in frames]
+
+
+def streamed(description: str, clip: Sequence[Packets | Uint8]) -> tuple[list[Frame], list[str]]:
+    server = RtspServer([clip], description=description)
+    try:
+        with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
+            return read_all(camera)
+    finally:
+        server.close()
+
+
+def test_a_stream_that_loses_nothing_is_read_whole() -> None:
+    frames, refusals = streamed(*h264_stream(PARTS, KEY_EVERY))
+    assert (show_defects(frames), refusals) == ([number >= DEFECT_FROM for number in range(1, NUM_PICTURES)], [])
+
+
+@pytest.mark.parametrize("how", ["lost", "cut"])
+def test_a_defect_that_came_into_view_in_a_lost_picture_is_never_shown_as_absent(how: str) -> None:
+    frames, refusals = streamed(*h264_stream(PARTS, KEY_EVERY, **{how: {DEFECT_FROM}}))
+    # The first picture is taken to learn the size; from number 40, the next key frame, on all is well again.
+    assert show_defects(frames) == [False] * (DEFECT_FROM - 1) + [True] * (NUM_PICTURES - 40)
+    assert len(refusals) >= 40 - DEFECT_FROM - 1
+    assert all("they are refused until the next key frame" in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_a_file_that_lost_a_picture_is_not_believed_until_its_next_key_frame(tmp_path: Path, codec: str) -> None:
+    path = write_coded(tmp_path / "clip.mkv", PARTS, KEY_EVERY, codec, lost={DEFECT_FROM})
+    with contextlib.closing(open_watched_camera(str(path), "press-1")) as camera:
+        frames, refusals = read_all(camera)
+    assert show_defects(frames) == [False] * DEFECT_FROM + [True] * (NUM_PICTURES - 40)
+    assert len(refusals) == 40 - DEFECT_FROM - 1
+    assert re.search(
+        "a picture was (lost: 80 ms lie between two where 40 ms are usual|damaged on its way)", refusals[0]
+    )
+
+
+def test_pictures_that_were_held_up_keep_the_dates_at_which_they_were_taken() -> None:
+    held = [packet for number in range(20, 40) for packet in rtp_packets(flat(90), number)]
+    clip = [*[flat(40)] * 20, Packets(held, after_s=20 / RATE_HZ)]
+    server = RtspServer([clip])
+    try:
+        with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
+            frames, _ = read_all(camera)
+    finally:
+        server.close()
+    dates = [frame.captured_ns for frame in frames[-20:]]
+    np.testing.assert_allclose(np.diff(dates) / 1e6, 1000 / RATE_HZ, atol=2)
