@@ -92,6 +92,10 @@ def _explanations(summary: Summary, out: Path) -> Iterator[str]:
         )
     for (then, now), number in (+summary.other_engines).most_common():
         yield f"{number} recordings were made with another engine: {then}, replayed with {now}; try --tolerance 0.02"
+    if summary.dark:
+        from fbft_edge.frames.images import about_dark_16_bit
+
+        yield about_dark_16_bit(summary.dark)
     yield from (f"  {line}" for line in summary.differing[:_NUM_LISTED])
     if len(summary.differing) > _NUM_LISTED:
         yield f"  and {len(summary.differing) - _NUM_LISTED} more in {out / RESULTS}"

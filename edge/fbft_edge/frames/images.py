@@ -101,7 +101,13 @@ def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
     encoded = _file_bytes(path)
     values = _decoded(encoded, str(path))
     is_full_range = stated_levels(encoded.data, str(path)).white in (None, _WHITE_16_BIT)
-    return int(values.max()) if values.dtype == np.uint16 and is_full_range else None
+    return dark_peak(values) if is_full_range else None
+
+
+def dark_peak(values: Pixels) -> int | None:
+    """Largest of values that are 16-bit and use less than an eighth of their range; None for all others."""
+    peak = int(values.max())
+    return peak if values.dtype == np.uint16 and peak // 257 < _DARK_BELOW else None
 
 
 def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, smallest_region
 from fbft_edge.frames.frame import Detection, Uint8
-from fbft_edge.frames.images import write_image
+from fbft_edge.frames.images import dark_peak, write_image
 from fbft_edge.jobs.replay import Comparison, Outcome, Replayed
 from fbft_edge.jobs.results_file import results_file
 
@@ -36,6 +36,7 @@ class Summary:
         other_bundles: Which bundle published and which was replayed with, where they differ, with their number.
         other_engines: The same of engines.
         differing: Recordings that differ or could not be replayed, each in a line.
+        dark: Largest value of recorded 16-bit frames that are nearly black.
     """
 
     counts: Counter[Outcome] = field(default_factory=Counter)
@@ -43,6 +44,7 @@ class Summary:
     other_bundles: Counter[tuple[str, str]] = field(default_factory=Counter)
     other_engines: Counter[tuple[str, str]] = field(default_factory=Counter)
     differing: list[str] = field(default_factory=list)
+    dark: dict[Path, int] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:
@@ -55,6 +57,8 @@ class Summary:
         if replayed.outcome not in _AS_PUBLISHED:
             self.differing.append(_one_line(replayed))
         if comparison := replayed.comparison:
+            if (peak := dark_peak(comparison.recording.frame.pixels)) is not None:
+                self.dark[replayed.path] = peak
             self.largest_change = max(self.largest_change, abs(comparison.score_change))
             bundles = comparison.recording.result.bundle_sha256, comparison.bundle_sha256
             engines = _engine_name(comparison.recording.engine), _engine_name(comparison.engine)

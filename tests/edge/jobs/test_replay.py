@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -103,6 +104,22 @@ def test_what_was_recorded_here_comes_out_bit_for_bit_in_every_kind_of_format(
     assert not (tmp_path / "out" / "differences.png").exists()
     said = capsys.readouterr().out
     assert ("another bundle" in said, "another engine" in said) == (False, False)
+
+
+@pytest.mark.parametrize(("white", "is_told"), [(4095, True), (65535, False)])
+def test_recorded_frames_of_twelve_bits_kept_in_sixteen_are_told_with_their_largest_value(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], white: int, is_told: bool
+) -> None:
+    recorder = Recorder(tmp_path / "recordings", RecorderSettings(nominal_every=1), "openvino")
+    about = Frame("press-1", 0, now_ns(), np.full(SIZE, white, np.uint16), PixelFormat.MONO16)
+    with contextlib.closing(open_detector(bundle, about.layout).detector) as detector:
+        detection = detector.begin(about.pixels)()
+    recorder.published(MessageSource("press-1", 0.5, bundle.sha256).about(about, detection))
+    wait_until(lambda: not recorder.counts.waiting_bytes, "the recording to be written")
+    recorder.close()
+    replay(tmp_path / "recordings", bundle, tmp_path / "out")
+    said = "1 16-bit images are very dark: none has a value above 4095 of 65535"
+    assert (said in capsys.readouterr().out.replace("\n", " ")) is is_told
 
 
 def test_sharpened_masks_come_out_again_when_they_are_sharpened_again(bundle: Bundle, tmp_path: Path) -> None:
