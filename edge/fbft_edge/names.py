@@ -32,3 +32,7 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Any text as one line; what does not print, or changes how the rest does, becomes `?`."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+# Sources whose pictures take a way of unknown length before their date: beginnings of URIs.
+UNDATED = ("rtsp://", "rtsps://", "gstreamer:", "csi://")

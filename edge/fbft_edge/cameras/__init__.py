@@ -46,6 +46,7 @@ def open_watched_camera(
     black_below: float = 0.0,
     wait: bool = False,
     expected_size: tuple[int, int] | None = None,
+    latency_s: float = 0.0,
 ) -> WatchedCamera:
     """Open a camera for a line: it comes back whenever it is lost, and refuses pictures that must not be judged.
 
@@ -56,12 +57,13 @@ def open_watched_camera(
         black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked.
         wait: The camera need not be there yet.
         expected_size: The only (height, width) that is accepted; needed to wait for a camera that is not there.
+        latency_s: How long before the date that the source gives it a picture was taken.
 
     Raises:
         CameraError: The URI is not understood; or nothing is there, or it has another size, and it is not waited for.
         ArgumentError: A limit is out of its range, or an optional part of the installation is missing.
     """
-    return WatchedCamera(camera_opener(uri, name), name, frozen_after, black_below, wait, expected_size)
+    return WatchedCamera(camera_opener(uri, name), name, frozen_after, black_below, wait, expected_size, latency_s)
 
 
 def open_camera(uri: str, name: str = "camera") -> Camera:

@@ -18,7 +18,7 @@ from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.pixel_format import PixelFormat, frame_size
-from fbft_edge.ranges import BLACK_BELOW, FROZEN_AFTER
+from fbft_edge.ranges import BLACK_BELOW, FROZEN_AFTER, LATENCY_S
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -48,6 +48,7 @@ class WatchedCamera:
         wait: The camera need not be there yet. Its frames are then of the expected size and, wherever it was not
             there, converted to RGB8 (0.7 to 2.7 ms per 5 MP frame): layout and detector are chosen before it is known.
         expected_size: The only (height, width) that is accepted; None for the size that the camera has.
+        latency_s: How long before the date that the source gives it a picture was taken.
 
     Attributes:
         reconnects: Attempts to open a lost camera again.
@@ -67,13 +68,16 @@ class WatchedCamera:
         black_below: float = 0.0,
         wait: bool = False,
         expected_size: tuple[int, int] | None = None,
+        latency_s: float = 0.0,
     ) -> None:
         if frozen_after not in FROZEN_AFTER or black_below not in BLACK_BELOW:
             raise ArgumentError(
                 f"camera {name!r}: frozen_after {frozen_after} and black_below {black_below:g} are not usable; "
                 f"use 0 or from {FROZEN_AFTER.low:g} identical pictures, and a level {BLACK_BELOW}"
             )
-        self._open_source, self._name = open_source, name
+        if latency_s not in LATENCY_S:
+            raise ArgumentError(f"camera {name!r}: latency_s cannot be {latency_s:g}; use {LATENCY_S} s")
+        self._open_source, self._name, self._latency_ns = open_source, name, round(latency_s * 1e9)
         self._frozen_after, self._black_below = frozen_after, black_below
         self.reconnects = self.out_of_order = self.refused = 0
         self._incomplete = self._lost = self._failures = self._count = self._identical = self._last_ns = 0
@@ -223,7 +227,8 @@ class WatchedCamera:
             self._refuse_frozen(frame.pixels)
         self._failures = 0
         pixels = frame.rgb if self._converts else frame.pixels
-        passed = Frame(self._name, self._count, frame.captured_ns, pixels, self._pixel_format)
+        taken_ns = frame.captured_ns - self._latency_ns
+        passed = Frame(self._name, self._count, taken_ns, pixels, self._pixel_format)
         self._count += 1
         return passed
 

@@ -36,7 +36,7 @@ from fbft_edge.config.values import (
     read_values,
 )
 from fbft_edge.errors import ConfigError
-from fbft_edge.names import COMMANDS_ENDPOINT, DEFAULT_SITE, ENGINES, RESULTS_ENDPOINT, TRIGGERS
+from fbft_edge.names import COMMANDS_ENDPOINT, DEFAULT_SITE, ENGINES, RESULTS_ENDPOINT, TRIGGERS, UNDATED
 from fbft_edge.plain_file import read_plain
 from fbft_edge.ranges import (
     AGE_S,
@@ -46,6 +46,7 @@ from fbft_edge.ranges import (
     ENGINE_TIMEOUT_S,
     FPS,
     FROZEN_AFTER,
+    LATENCY_S,
     NOMINAL_EVERY,
     RECORDINGS_DAYS,
     RECORDINGS_GIB,
@@ -67,6 +68,9 @@ class CameraConfig:
     trigger_timeout_s: Annotated[
         float, Number("a trigger that brings no frame for so long is a fault", TRIGGER_TIMEOUT_S)
     ] = 1.0
+    latency_s: Annotated[
+        float | None, Number("how long before its date a picture was taken: exposure, encoder, network", LATENCY_S)
+    ] = None
     wait: Annotated[bool, Flag("true: publish fault until it is there, instead of refusing to start")] = False
     frozen_after: Annotated[
         int, Whole("so many identical frames in a row count as frozen; 0: not checked", FROZEN_AFTER)
@@ -260,3 +264,15 @@ def _conflicts(values: Mapping[str, Any], place: Place) -> Iterator[str]:
             here = place.child("cameras").item(camera.name).child("trigger")
             remedy = f'add [commands] with bind = "{COMMANDS_ENDPOINT}", or set trigger to "free"'
             yield str(here.unusable("software needs a command socket, and there is none", remedy))
+        if camera.trigger == "software":
+            yield from _undated(camera, place.child("cameras").item(camera.name).child("latency_s"))
+
+
+def _undated(camera: CameraConfig, here: Place) -> Iterator[str]:
+    """A trigger is answered by the first picture taken after it, so that it must be known when pictures were taken."""
+    if camera.latency_s is None and camera.uri.startswith(UNDATED):
+        cause = "missing, and trigger is software: such a stream does not say how long its pictures are on their way"
+        yield str(here.unusable(cause, "measure it (docs/cameras.md) and set latency_s to the longest, such as 0.3"))
+    elif camera.latency_s is not None and camera.latency_s >= camera.trigger_timeout_s:
+        cause = f"{camera.latency_s:g} is not below trigger_timeout_s ({camera.trigger_timeout_s:g})"
+        yield str(here.unusable(cause, "raise trigger_timeout_s, or every trigger is missed"))

@@ -142,7 +142,13 @@ class _Line:
     def _opened_camera(self, camera: CameraConfig, bundle: Bundle, starting: contextlib.ExitStack) -> WatchedCamera:
         only_size = bundle.frame_sizes[0] if camera.wait and len(bundle.frame_sizes) == 1 else None
         opened = open_watched_camera(
-            camera.uri, camera.name, camera.frozen_after, camera.black_below, camera.wait, only_size
+            camera.uri,
+            camera.name,
+            camera.frozen_after,
+            camera.black_below,
+            camera.wait,
+            only_size,
+            camera.latency_s or 0.0,
         )
         starting.callback(opened.close)
         bundle.require_frame_size(*opened.size, f"camera {without_password(camera.uri)}")

@@ -398,6 +398,13 @@ def test_pictures_that_never_came_are_counted_over_a_loss() -> None:
     assert camera.lost == 4
 
 
+def test_a_picture_was_taken_so_long_before_its_date_as_the_latency_says() -> None:
+    source = ScriptedCamera([noise(1), noise(2)], stamps_ns=iter([10**9, 2 * 10**9]))
+    camera = WatchedCamera(Factory(source), "press-1", latency_s=0.3)
+    frames = [camera.read(), camera.read()]
+    assert [frame.captured_ns for frame in frames if frame] == [700_000_000, 1_700_000_000]
+
+
 def test_each_refused_picture_is_counted() -> None:
     refused = CameraError("not to be trusted")
     camera = watched(noise(1), refused, refused, noise(4), noise(5, level=0), black_below=30.0)

@@ -48,6 +48,7 @@ def file(tmp_path: Path, bundle: Path) -> Path:
         name = "press-2"
         uri = "rtsp://line:{PASSWORD}@10.0.0.7/stream"
         trigger = "software"
+        latency_s = 0.3
         wait = true
         [publish]
         bind = "ipc://run/results"

@@ -451,3 +451,35 @@ def test_the_example_has_every_key_and_every_one_can_be_read(file: Path, monkeyp
     config = read(file, re.sub(r"^# (\w+ = )", r"\1", EXAMPLE, flags=re.MULTILINE))
     assert shown == {key for key, *_ in rows(LineConfig) if not key.startswith("[")}
     assert config == replace(read(file, EXAMPLE), duration_s=60.0)
+
+
+@pytest.mark.parametrize("uri", ["rtsp://10.0.0.7/live", "rtsps://10.0.0.7/live", "gstreamer:v4l2src", "csi://0"])
+def test_a_software_trigger_needs_the_latency_of_a_source_that_cannot_be_dated(file: Path, uri: str) -> None:
+    text = refusal(file, software_triggered(uri))
+    assert "cameras[press-1].latency_s: missing, and trigger is software" in text
+    assert "set latency_s to the longest, such as 0.3" in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "lines"), [("rtsp://10.0.0.7/live", "latency_s = 0.3"), ("0", ""), ("gige://1?trigger=software", "")]
+)
+def test_a_software_trigger_asks_no_more_of_a_source_that_is_dated(file: Path, uri: str, lines: str) -> None:
+    file.write_text(software_triggered(uri, lines))
+    assert read_config(file).cameras[0].latency_s == (0.3 if lines else None)
+
+
+def test_a_latency_that_no_trigger_survives_is_refused(file: Path) -> None:
+    text = refusal(file, software_triggered("rtsp://10.0.0.7/live", "latency_s = 1.0"))
+    assert "latency_s: 1 is not below trigger_timeout_s (1); raise trigger_timeout_s" in text
+
+
+def software_triggered(uri: str, lines: str = "") -> str:
+    return f'''bundle = "part.fbft"
+[[cameras]]
+name = "press-1"
+uri = "{uri}"
+trigger = "software"
+{lines}
+[commands]
+bind = "ipc:///run/commands"
+'''
