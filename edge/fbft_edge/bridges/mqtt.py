@@ -1,10 +1,15 @@
 """The MQTT bridge: cameras' states in, retained JSON on a broker out, which says fault when the bridge is gone.
 
-Per camera one connection, since each has one last will, and three topics under `fbft/<site>/<camera>/`:
+Per camera one connection, since each has one last will, and four topics under `fbft/<site>/<camera>/`:
 
 - `birth`, retained: what the others hold, said once per connection;
 - `result`, retained: how the camera stands; here the broker publishes the last will, the death: verdict fault;
-- `anomaly`: each anomalous result, kept until the broker has it, the newest 64 of them.
+- `anomaly`: each anomalous result, kept until the broker has it, the newest 64 of them;
+- `heartbeat`: every second that the bridge lives, and whether the camera is good now.
+
+A broker may outlive line and bridge, or come back alone with what it kept on disk. So nothing that says good outlives
+3 s there: a good result expires (MQTT 5), and is said again every second while it holds; a broker that knows only MQTT
+3.1.1 is not asked to keep it.
 
 Birth and death are in the style of Sparkplug; the payloads are JSON, not Sparkplug B. At most one result and one
 anomaly are on their way at a time, and each connection starts without what the last one left behind, so nothing old
@@ -17,6 +22,7 @@ import json
 import logging
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,14 +42,18 @@ from fbft_edge.messages.reading import Result
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessageInfo
+    from paho.mqtt.properties import Properties
 
 SCHEMA = "fbft.mqtt/1"
 QOS = 1
 KEEPALIVE_S = 2
+BEAT_S = 1.0
+GOOD_EXPIRES_S = 3
 CONNECT_TIMEOUT_S = 5.0
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 30.0
 MAX_ANOMALIES = 64
+UNSUPPORTED = "Unsupported protocol version"
 JOIN_TIMEOUT_S = 5.0
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -129,7 +139,7 @@ class _Connection:
     """What became of one attempt."""
 
     def __init__(self) -> None:
-        self.was_accepted = False
+        self.was_accepted = self.was_refused = False
         self.has_ended = threading.Event()
 
 
@@ -154,6 +164,9 @@ class Uplink(Closeable):
         self._result: MQTTMessageInfo | None = None
         self._anomaly: MQTTMessageInfo | None = None
         self._published: tuple[object, ...] | None = None
+        self._expires = True
+        self._beats = 0
+        self._said_s = self._beat_s = 0.0
         self._anomalies: deque[Result] = deque()
         self._num_lost = 0
         self._problem = ""
@@ -177,6 +190,7 @@ class Uplink(Closeable):
             if self._client is not None:
                 self._refresh_result(self._client)
                 self._refresh_anomaly(self._client)
+                self._refresh_heartbeat(self._client)
 
     def close(self) -> None:
         """Say that the bridge stops, and end the connection; may be called twice."""
@@ -196,12 +210,35 @@ class Uplink(Closeable):
         return self
 
     def _refresh_result(self, client: Client) -> None:
-        standing = self._state.standing()
+        standing, now_s = self._state.standing(), time.monotonic()
         identity = _identity(standing)
-        if identity == self._published or _is_on_its_way(self._result):
+        is_said = identity == self._published and not (standing.is_good and now_s - self._said_s >= BEAT_S)
+        if is_said or _is_on_its_way(self._result):
             return
-        self._result = client.publish(f"{self._topic}/result", self._payload(standing), QOS, retain=True)
-        self._published = None if self._result.rc else identity
+        properties = self._expiry() if standing.is_good else None
+        is_kept = self._expires or not standing.is_good
+        self._result = client.publish(f"{self._topic}/result", self._payload(standing), QOS, is_kept, properties)
+        self._published, self._said_s = None if self._result.rc else identity, now_s
+
+    def _refresh_heartbeat(self, client: Client) -> None:
+        if (now_s := time.monotonic()) - self._beat_s < BEAT_S:
+            return
+        self._beat_s, self._beats = now_s, self._beats + 1
+        standing = self._state.standing()
+        members = {"verdict": standing.verdict.value, "good": standing.is_good, "fault": standing.fault.name.lower()}
+        beat = self._json(beat=self._beats, now_ns=now_ns(), **members)
+        client.publish(f"{self._topic}/heartbeat", beat, 0, properties=self._expiry())
+
+    def _expiry(self) -> Properties | None:
+        """What makes a broker forget a message, one that waits for a client included; None for MQTT 3.1.1."""
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        if not self._expires:
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = GOOD_EXPIRES_S
+        return properties
 
     def _refresh_anomaly(self, client: Client) -> None:
         if _is_on_its_way(self._anomaly):
@@ -232,17 +269,20 @@ class Uplink(Closeable):
         client.loop_start()
         connection.has_ended.wait()
         client.loop_stop()
+        if not connection.was_accepted and not connection.was_refused:
+            self._expires = not self._expires  # a broker may not answer a version that it does not know
         return connection.was_accepted
 
     def _new_client(self, connection: _Connection) -> Client:
         from paho.mqtt.client import Client
-        from paho.mqtt.enums import CallbackAPIVersion
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"fbft-{self._site}-{self._state.camera}",
             userdata=connection,
             reconnect_on_failure=False,
+            protocol=MQTTProtocolVersion.MQTTv5 if self._expires else MQTTProtocolVersion.MQTTv311,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.will_set(f"{self._topic}/result", self._death("the bridge is gone"), QOS, retain=True)
@@ -256,12 +296,15 @@ class Uplink(Closeable):
 
     def _on_connect(self, client: Client, connection: _Connection, flags: Any, reason: Any, _: Any) -> None:
         if reason.is_failure:
+            connection.was_refused = reason.getName() != UNSUPPORTED
             self._report(f"refused: {reason}")
             return
         connection.was_accepted = True
         client.publish(f"{self._topic}/birth", self._birth(), QOS, retain=True)
         with self._lock:
             self._result = self._anomaly = self._published = None
+            # What the broker kept is of nobody who lives.
+            client.publish(f"{self._topic}/result", self._death("the bridge has just come"), QOS, retain=True)
             self._client = None if self._stopping.is_set() else client
         self._report("")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import json
 import shutil
 import signal
@@ -36,19 +37,21 @@ needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto;
 
 
 class Broker:
-    """mosquitto, or amqtt where that is not installed; keeps nothing when it is killed."""
+    """mosquitto, or amqtt, which knows only MQTT 3.1.1, where that is not installed."""
 
-    def __init__(self, folder: Path, port: int, settings: str = "allow_anonymous true") -> None:
-        self.port, self._folder, self._settings = port, folder, settings
+    def __init__(
+        self, folder: Path, port: int, settings: str = "allow_anonymous true", program: str | None = MOSQUITTO
+    ) -> None:
+        self.port, self.folder, self._settings, self._program = port, folder, settings, program
         self.start()
 
     def start(self) -> None:
-        if MOSQUITTO is not None:
-            config = self._folder / "mosquitto.conf"
-            config.write_text(f"listener {self.port} 127.0.0.1\npersistence false\nuser root\n{self._settings}\n")
-            command = [MOSQUITTO, "-c", str(config)]
+        if self._program is not None:
+            config = self.folder / "mosquitto.conf"
+            config.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{self._settings}\n")
+            command = [self._program, "-c", str(config)]
         else:
-            config = self._folder / "amqtt.yaml"
+            config = self.folder / "amqtt.yaml"
             plugin = "amqtt.plugins.authentication.AnonymousAuthPlugin"
             listener = f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
             config.write_text(f"{listener}plugins:\n  {plugin}:\n    allow_anonymous: true\n")
@@ -98,8 +101,8 @@ def start_broker(
 ) -> Iterator[Callable[..., Broker]]:
     brokers: list[Broker] = []
 
-    def start(*settings: str) -> Broker:
-        brokers.append(Broker(tmp_path_factory.mktemp("broker"), free_port(), *settings))
+    def start(*settings: str, **options: Any) -> Broker:
+        brokers.append(Broker(tmp_path_factory.mktemp("broker"), free_port(), *settings, **options))
         return brokers[-1]
 
     yield start
@@ -242,6 +245,60 @@ def test_a_broker_that_hangs_gets_the_newest_anomalies_later_and_no_old_result(
     assert sorted(set(frames)) == [1, *range(last - MAX_ANOMALIES + 2, last + 1)]
     assert listener.of("anomaly")[-1]["lost_anomalies"] == 36
     assert not any(result["good"] for result in listener.of("result"))
+
+
+def test_a_heartbeat_says_every_second_how_the_camera_stands(listener: Listener, eventually: Any) -> None:
+    beats = eventually(lambda: listener.of("heartbeat"), lambda seen: len(seen) > 2)
+    numbers = [beat["beat"] for beat in beats]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert (beats[-1]["good"], beats[-1]["verdict"]) == (False, "stale")
+
+
+def good_seen(eventually: Any, listener: Listener, line: Any) -> None:
+    """Say ok until the listener has seen it."""
+    frames = itertools.count(1)
+
+    def look() -> bool:
+        line.say("ok", next(frames))
+        time.sleep(0.1)
+        return bool(listener.result().get("good"))
+
+    eventually(look)
+
+
+@needs_mosquitto
+def test_a_broker_that_comes_back_alone_forgets_a_good_within_seconds(
+    start_line: Any, start_bridge: Any, start_broker: Any, listen: Any, eventually: Any
+) -> None:
+    broker = start_broker("allow_anonymous true\npersistence true\nautosave_interval 1\nautosave_on_changes true")
+    endpoint, line = start_line(1.0)
+    bridge = start_bridge("mqtt", endpoint, "--broker", f"mqtt://127.0.0.1:{broker.port}")
+    good_seen(eventually, listen(broker.port, "fbft/site/camera"), line)
+    for process in (broker, bridge, line):
+        process.kill()
+    broker.start()
+
+    def retained() -> list[dict[str, Any]]:
+        asked = listen(broker.port, "fbft/site/camera")
+        eventually(lambda: asked.of("birth"))
+        time.sleep(0.1)
+        return asked.of("result")
+
+    eventually(retained, lambda seen: not any(result["good"] for result in seen))
+
+
+def test_a_broker_that_cannot_forget_is_not_asked_to_keep_a_good(
+    start_line: Any, start_bridge: Any, start_broker: Any, listen: Any, eventually: Any
+) -> None:
+    broker = start_broker(program=None)
+    endpoint, line = start_line(1.0)
+    start_bridge("mqtt", endpoint, "--broker", f"mqtt://127.0.0.1:{broker.port}")
+    listener = listen(broker.port, "fbft/site/camera")
+    good_seen(eventually, listener, line)
+    late = listen(broker.port, "fbft/site/camera")
+    eventually(lambda: late.of("result"))
+    kept = [payload for topic, payload, is_retained, _ in late.received if topic == "result" and is_retained]
+    assert {result["good"] for result in kept} == {False}
 
 
 def test_a_killed_broker_is_found_again(scene: Scene, listener: Listener, eventually: Any) -> None:
