@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from fbft_edge.cameras.camera import SourceLostError
+from fbft_edge.cameras.frame_numbers import FrameNumbers
 from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
+from fbft_edge.cameras.source_clock import SourceClock
 from fbft_edge.clock import session_ns
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
@@ -25,6 +27,7 @@ from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_
 SILENCE_S = 5.0
 NUM_BUFFERS = 8
 _POP_US = 100_000
+MOST_ON_THE_WAY_NS = 1_000_000_000
 
 # By the numbers of GenICam's pixel format naming convention.
 _PIXEL_FORMATS = {
@@ -43,8 +46,8 @@ _READABLE = "Mono8, Mono16, RGB8, BGR8, BayerGR8, BayerRG8, BayerGB8, BayerBG8"
 class GigeCamera(SequenceCamera):
     """A GenICam camera in the network.
 
-    What the options do not name stays as the camera has it: region, binning, white balance. Frames are stamped when
-    their first packet arrives.
+    What the options do not name stays as the camera has it: region, binning, white balance. Frames are dated by the
+    camera's own timestamps, held against the arrival of their first packets.
 
     Args:
         target: Serial number, name, IP or MAC address; empty for the first camera found.
@@ -78,6 +81,7 @@ class GigeCamera(SequenceCamera):
         self._label = f"camera {name!r} at gige://{target}"
         self._trigger = trigger
         self.incomplete = 0
+        self._numbers, self._clock = FrameNumbers(), _DeviceClock()
         self._lost, self._closed = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._is_started = False
@@ -94,6 +98,11 @@ class GigeCamera(SequenceCamera):
         except BaseException:
             self.close()
             raise
+
+    @property
+    def lost(self) -> int:
+        """Pictures that the camera numbered and that never came."""
+        return self._numbers.lost
 
     def read(self) -> Frame | None:
         """Wait for the next complete picture; None once closed.
@@ -221,6 +230,8 @@ class GigeCamera(SequenceCamera):
         buffer = self._stream.timeout_pop_buffer(_POP_US)
         if buffer is None:
             return None
+        # All that come in, whole or not: what no buffer was free for, as the reader was held up, leaves its number out.
+        self._numbers.follow(buffer.get_frame_id())
         try:
             if buffer.get_status() == self._aravis.BufferStatus.SUCCESS:
                 return self._frame(buffer)
@@ -241,7 +252,8 @@ class GigeCamera(SequenceCamera):
                 "set its image padding to 0"
             )
         pixels: Pixels = np.frombuffer(sent, dtype, count).reshape(shape)  # type: ignore[assignment]
-        return self._sequence.frame(pixels, session_ns(buffer.get_system_timestamp()))
+        arrived_ns = session_ns(buffer.get_system_timestamp())
+        return self._sequence.frame(pixels, self._clock.date(buffer.get_timestamp(), arrived_ns))
 
     def _require_life(self, silent_since_s: float) -> None:
         if self._lost.is_set():
@@ -266,6 +278,27 @@ class GigeCamera(SequenceCamera):
             yield
         except self._error as error:
             raise CameraError(f"{self._label} {failing} ({error.message}); {remedy}") from error
+
+
+class _DeviceClock:
+    """Dates pictures by the camera's timestamps, held against the arrival of their first packets.
+
+    A network takes milliseconds. Where the two come to differ by a second, the timestamps count something else than
+    nanoseconds, and arrival alone is believed from then on.
+    """
+
+    def __init__(self) -> None:
+        self._clock: SourceClock | None = SourceClock()
+
+    def date(self, stamp_ns: int, arrived_ns: int) -> int:
+        if self._clock is None or stamp_ns == 0:
+            return arrived_ns
+        self._clock.see(stamp_ns, arrived_ns)
+        taken_ns = self._clock.date(stamp_ns)
+        if taken_ns is None or arrived_ns - taken_ns > MOST_ON_THE_WAY_NS:
+            self._clock = None
+            return arrived_ns
+        return taken_ns
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -267,6 +267,26 @@ def test_pictures_with_lost_packets_are_skipped_and_counted(server: FakeCamera) 
     assert all(np.count_nonzero(frame.pixels) == np.count_nonzero(frames[0].pixels) for frame in frames)
 
 
+def test_pictures_that_found_no_room_while_the_reader_was_held_up_are_counted_and_those_that_waited_keep_their_dates(
+    server: FakeCamera,
+) -> None:
+    with opened("?fps=50") as camera:
+        camera.read()
+        time.sleep(1.0)  # more than 8 buffers take
+        held_until_ns = now_ns()
+        frames = [camera.read() for _ in range(20)]
+        lost = camera.lost
+    assert lost > 10
+    assert [frame.captured_ns < held_until_ns for frame in frames[:6] if frame] == [True] * 6
+    assert [frame.captured_ns > held_until_ns for frame in frames[-6:] if frame] == [True] * 6
+
+
+def test_timestamps_that_count_something_else_than_nanoseconds_are_not_believed() -> None:
+    clock, second = module._DeviceClock(), 1_000_000_000
+    ticks = [clock.date(1 + number * second // 8, number * second) for number in range(1, 5)]
+    assert ticks[-1] == 4 * second
+
+
 def test_the_way_to_install_pygobject_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gi", None)
     with pytest.raises(ArgumentError, match=r'needs gi.*pip install "fbft-edge\[gige\]"'):
