@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "tools" / "README.md").read_text(encoding="utf-8")
 # Those that import torch take many seconds to say what they can do; mypy holds what they import.
 QUICK = (
+    "bench_bridge",
     "bench_sharpening",
     "check_publisher",
     "fuzzing",
