@@ -108,13 +108,18 @@ def _add_fit_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Split-conformal thresholds at a stated false-alarm rate; images that were fitted on are left out."
+        "Split-conformal thresholds at a stated false-alarm rate. The images are added to those behind the thresholds "
+        "so far; what was fitted on is left out. Thresholds that would be worse (more false alarms than before and "
+        "than asked for, or higher by more than 6 %) are refused without --replace."
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="B")
     add("folder", type=Path, metavar="NOMINAL_DIR")
     add("--false-alarm-rate", type=float, default=0.01, metavar="RATE", help="default: %(default)s")
     add("--mixed-sizes", action="store_true", help="use nominal images of every size")
+    add("--forget-earlier", action="store_true", help="let these images alone count: for another light or camera")
+    add("--replace", action="store_true", help="take the new thresholds even if they are worse")
+    add("--dry-run", action="store_true", help="tell what the thresholds would be, and change nothing")
     parser.set_defaults(command=_threshold)
 
 
@@ -290,7 +295,16 @@ def _threshold(args: argparse.Namespace) -> int:
     from fbft_calibration.fitting.bundling import threshold_bundle
 
     rate = _fraction("--false-alarm-rate", args.false_alarm_rate)
-    threshold_bundle(args.bundle, args.folder, rate, _shown(), mixed_sizes=args.mixed_sizes)
+    threshold_bundle(
+        args.bundle,
+        args.folder,
+        rate,
+        _shown(),
+        mixed_sizes=args.mixed_sizes,
+        forget_earlier=args.forget_earlier,
+        replace=args.replace,
+        dry_run=args.dry_run,
+    )
     return 0
 
 

@@ -107,7 +107,11 @@ def test_new_thresholds_end_with_status_0(small_bundle: Bundle, tmp_path: Path) 
     (tmp_path / "fresh").mkdir()
     for seed in range(300, 304):
         write_image(tmp_path / "fresh" / f"{seed}.png", render_part(seed, 140, 182).pixels)
-    assert main(["threshold", str(tmp_path / "part.fbft"), str(tmp_path / "fresh")]) == 0
+    command = ["threshold", str(tmp_path / "part.fbft"), str(tmp_path / "fresh")]
+    assert main([*command, "--dry-run"]) == 0
+    assert open_bundle(tmp_path / "part.fbft").sha256 == small_bundle.sha256
+    assert main([*command, "--forget-earlier", "--replace"]) == 0
+    assert open_bundle(tmp_path / "part.fbft").require_thresholds().num_images == 4
 
 
 def test_the_module_runs_as_a_command() -> None:

@@ -20,15 +20,15 @@ from fbft_calibration.fitting.features import cut_tiles, teacher_features
 from fbft_calibration.fitting.geometry import teacher_and_geometry
 from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_calibration.fitting.report import write_report
-from fbft_calibration.fitting.scores import measure_scores
+from fbft_calibration.fitting.scores import MeasuredScores, joined, measure_scores, scores_of
 from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.fitting.students import fit_students
-from fbft_calibration.fitting.thresholds import conformal_thresholds, explain
+from fbft_calibration.fitting.thresholds import conformal_thresholds, explain, worsened
 from fbft_calibration.out_folder import make_out_folder
-from fbft_edge.bundle.manifest import TeacherIdentity, TileGeometry
-from fbft_edge.bundle.nominal_statistics import nominal_statistics
+from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry
+from fbft_edge.bundle.nominal_statistics import nominal_statistics, widened
 from fbft_edge.bundle.notes import NominalScores, Notes, Units
-from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle
+from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
 from fbft_edge.bundle.sealing import building, open_to_change, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
@@ -100,35 +100,111 @@ def _fitted(
 
 
 def threshold_bundle(
-    path: Path, folder: Path, rate: float, progress: Progress = SILENT, *, mixed_sizes: bool = False
+    path: Path,
+    folder: Path,
+    rate: float,
+    progress: Progress = SILENT,
+    *,
+    mixed_sizes: bool = False,
+    forget_earlier: bool = False,
+    replace: bool = False,
+    dry_run: bool = False,
 ) -> Bundle:
-    """Find new thresholds on a folder of nominal images; those that were fitted on are left out.
+    """Add a folder of nominal images to those behind a bundle's thresholds, and find these anew.
+
+    Images that were fitted on are left out; one that was added before is measured again.
 
     Args:
         path: The bundle.
         folder: Nominal images, directly inside.
         rate: False-alarm rate asked for, a fraction in (0, 1).
-        progress: Told how it goes.
+        progress: Told how it goes, and what the thresholds are before and after.
         mixed_sizes: Use images of every size; otherwise those of the most common one.
+        forget_earlier: Let these images alone count, for another light or camera.
+        replace: Take thresholds that are worse than those before; see `fbft_calibration.fitting.thresholds.worsened`.
+        dry_run: Change nothing, only tell.
 
     Raises:
-        FbftError: Anything the user can act on; the bundle stays as it was.
+        FbftError: Anything the user can act on, and thresholds that would be worse; the bundle stays as it was.
     """
-    bundle = open_to_change(path)
+    bundle = open_bundle(path) if dry_run else open_to_change(path)
     nominal = scan_nominal(folder, progress, mixed_sizes=mixed_sizes)
     for height, width in nominal.sizes:
         bundle.require_frame_size(height, width, str(folder))
-    known = set(bundle.notes.fit_images_sha256)
-    if not known or bundle.notes.units is None:
+    known, units = set(bundle.notes.fit_images_sha256), bundle.notes.units
+    if not known or units is None:
         raise _unknown_fit(path)
     fitted = [(image.path, "was fitted on") for image in nominal if image.pixels_sha256 in known]
     fresh = [image for image in nominal if image.pixels_sha256 not in known]
     if fitted:
         progress.say(f"{len(fitted)} images were fitted on and cannot calibrate; left out")
     require_enough(NominalSet(tuple(fresh), (*nominal.left_out, *fitted)), least=2)
-    with revising(bundle) as draft:
-        sealed = seal_bundle(calibrate(draft, fresh, [], rate, progress))
+    with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
+        measured = measure_scores(detectors, fresh, progress)
+    found = scores_of(fresh, measured)
+    references = nominal_statistics(found.score, measured.pictures)
+    earlier = NominalScores() if forget_earlier else _earlier(bundle, progress)
+    if earlier.score:
+        added = len(set(found.images_sha256) - set(earlier.images_sha256))
+        progress.say(f"{added} images are added to {len(earlier.score)} earlier ones")
+        found = joined(found, earlier)
+        references = widened(nominal_statistics(found.score, measured.pictures), bundle.notes.references, added)
+    thresholds = _thresholds_of(found, units, rate)
+    worse = _compare(bundle, thresholds, fresh, measured, progress)
+    if dry_run:
+        progress.say(f"{path} was not changed{', and would only be with --replace' if worse else ''}")
+        return bundle
+    if worse and not replace:
+        raise ArgumentError(
+            f"{path} keeps its thresholds, the new ones would be worse: {'; '.join(worse)}; take out what shows a "
+            "defect, add more images, or take them all the same with --replace"
+        )
+    with revising(bundle) as draft, DetectorPool(partial(OpenVinoDetector, draft)) as detectors:
+        notes = dataclasses.replace(draft.notes, calibration=found, nominal_statistics=references)
+        draft = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
+        sealed = seal_bundle(_reported(draft, fresh, detectors))
     return dataclasses.replace(sealed, path=bundle.path)
+
+
+def _earlier(bundle: Bundle, progress: Progress) -> NominalScores:
+    """The scores that new ones are added to; none where it is not known of which images they are."""
+    earlier = bundle.notes.calibration
+    if earlier.score and not earlier.can_be_added_to:
+        progress.say(
+            f"the {len(earlier.score)} earlier held-out scores do not say of which images they are (an earlier version "
+            "made the bundle): the new ones take their place",
+            "caution",
+        )
+        return NominalScores()
+    return earlier
+
+
+def _compare(
+    bundle: Bundle, after: Thresholds, fresh: Sequence[NominalImage], measured: MeasuredScores, progress: Progress
+) -> list[str]:
+    """Say what thresholds were and will be; returns in what they will be worse."""
+    before = bundle.thresholds
+    if before is None:
+        worse = []
+    else:
+        worse = worsened(before, after)
+        progress.say(f"before: {explain(before)[0]}")
+        above = (measured.score > before.image) | (measured.peak > before.pixel)
+        names = [image.path.name for image, is_above in zip(fresh, above, strict=True) if is_above]
+        if names:
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            progress.say(
+                f"anomalous by the thresholds before: {', '.join(names[:8])}{more}; look at them, a defect among "
+                "nominal images hides others",
+                "caution",
+            )
+    first, *others = explain(after)
+    progress.say(f"after: {first}")
+    for line in others:
+        progress.say(line)
+    for cause in worse:
+        progress.say(f"worse: {cause}", "caution")
+    return worse
 
 
 def calibrate(
@@ -139,33 +215,34 @@ def calibrate(
     Args:
         draft: Exported.
         held_out: Images that were not fitted on.
-        fitted: Images that were, to bring score and peak to one scale; empty to use the bundle's stored scale.
+        fitted: Images that were, to bring score and peak to one scale.
         rate: False-alarm rate asked for.
         progress: Told what came of it.
 
     Returns:
         The draft with thresholds and report, to be sealed by the caller.
     """
-    units = draft.notes.units
-    pictures: tuple[dict[str, float], ...] = ()
     with DetectorPool(partial(OpenVinoDetector, draft)) as detectors:
-        if fitted:
-            known = measure_scores(detectors, fitted[:_UNIT_IMAGES], progress, "scoring fitted images")
-            units, pictures = Units(float(np.median(known.score)), float(np.median(known.peak))), known.pictures
-        if units is None:
-            raise _unknown_fit(draft.path)
-        scores = measure_scores(detectors, held_out, progress)
-        thresholds = conformal_thresholds(scores, units.score, units.peak, rate)
-        notes = dataclasses.replace(
-            draft.notes,
-            units=units,
-            calibration=NominalScores(tuple(scores.score.tolist()), tuple(scores.peak.tolist())),
-            nominal_statistics=nominal_statistics(scores.score.tolist(), (*pictures, *scores.pictures)),
-        )
+        known = measure_scores(detectors, fitted[:_UNIT_IMAGES], progress, "scoring fitted images")
+        units = Units(float(np.median(known.score)), float(np.median(known.peak)))
+        measured = measure_scores(detectors, held_out, progress)
+        found = scores_of(held_out, measured)
+        thresholds = _thresholds_of(found, units, rate)
         for line in explain(thresholds):
             progress.say(line)
-        draft = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
-        write_report(draft, held_out, detectors, draft.path / REPORT)
+        references = nominal_statistics(found.score, (*known.pictures, *measured.pictures))
+        notes = dataclasses.replace(draft.notes, units=units, calibration=found, nominal_statistics=references)
+        return _reported(dataclasses.replace(draft, thresholds=thresholds, notes=notes), held_out, detectors)
+
+
+def _thresholds_of(found: NominalScores, units: Units, rate: float) -> Thresholds:
+    score, peak, ordinary = (np.array(column, np.float64) for column in (found.score, found.peak, found.ordinary))
+    return conformal_thresholds(MeasuredScores(score, peak, (), ordinary), units.score, units.peak, rate)
+
+
+def _reported(draft: Bundle, images: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]) -> Bundle:
+    """A calibrated draft with its report, its engine held to the thresholds."""
+    write_report(draft, images, detectors, draft.path / REPORT)
     return hold_to_thresholds(draft)
 
 

@@ -35,7 +35,7 @@ def write_report(
 
     Args:
         bundle: With thresholds and calibration notes.
-        held_out: The images behind the thresholds, in the order of the notes' scores.
+        held_out: Images behind the thresholds, in the order of the notes' scores; of later ones no picture is shown.
         detectors: Of the bundle.
         path: The HTML file.
     """
@@ -86,7 +86,7 @@ def _facts(bundle: Bundle) -> Iterable[tuple[str, str]]:
 def _examples(
     bundle: Bundle, held_out: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]
 ) -> Iterator[Markup]:
-    score = np.asarray(bundle.notes.calibration.score)
+    score = np.asarray(bundle.notes.calibration.score[: len(held_out)])
     full_scale = bundle.require_thresholds().pixel
     for index in np.argsort(-score)[:_EXAMPLES]:
         image = held_out[index]

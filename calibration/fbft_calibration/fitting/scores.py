@@ -1,4 +1,4 @@
-"""Nominal images and a bundle's own engine in; their scores, and what the pictures are like, out.
+"""Nominal images and a bundle's own engine in; their scores, beside earlier ones, and what the pictures are like out.
 
 Knows nothing about thresholds.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fbft_calibration.data.nominal import NominalImage
+from fbft_edge.bundle.notes import NominalScores
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.judge import image_score
 from fbft_edge.detectors.model import DetectorPool
@@ -64,6 +65,33 @@ def measure_scores(
         pictures.append(picture_statistics(pixels))
     score, peak, ordinary = np.array(values, np.float64).T
     return MeasuredScores(score, peak, tuple(pictures), ordinary)
+
+
+def scores_of(images: Sequence[NominalImage], measured: MeasuredScores) -> NominalScores:
+    """What a bundle keeps of held-out images.
+
+    Args:
+        images: That were measured.
+        measured: From `measure_scores`.
+    """
+    return NominalScores(
+        score=tuple(measured.score.tolist()),
+        peak=tuple(measured.peak.tolist()),
+        ordinary=() if measured.ordinary is None else tuple(measured.ordinary.tolist()),
+        images_sha256=tuple(image.pixels_sha256 for image in images),
+    )
+
+
+def joined(found: NominalScores, earlier: NominalScores) -> NominalScores:
+    """New scores, then the earlier ones of other images; both say of which image each is."""
+    known = set(found.images_sha256)
+    kept = [index for index, sha256 in enumerate(earlier.images_sha256) if sha256 not in known]
+    return NominalScores(
+        score=found.score + tuple(earlier.score[index] for index in kept),
+        peak=found.peak + tuple(earlier.peak[index] for index in kept),
+        ordinary=found.ordinary + tuple(earlier.ordinary[index] for index in kept),
+        images_sha256=found.images_sha256 + tuple(earlier.images_sha256[index] for index in kept),
+    )
 
 
 def _ordinary(anomaly_map: Float32) -> float:

@@ -16,6 +16,9 @@ from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.errors import ArgumentError
 
 CONFIDENCE = 0.95
+# What the parity gate lets an engine's map stray from float32 at bf16 (`fbft_export.parity.TOLERANCES`): a smaller
+# rise is within what another machine's engine may make of the same bundle.
+MOST_LARGER = 0.06
 
 
 def conformal_thresholds(held_out: MeasuredScores, score_unit: float, peak_unit: float, rate: float) -> Thresholds:
@@ -72,6 +75,24 @@ def images_needed(rate: float) -> int:
 def images_for_confidence(rate: float) -> int:
     """Held-out nominal images from which the true rate lies below `rate` with 95 % confidence."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def worsened(before: Thresholds, after: Thresholds) -> list[str]:
+    """In what new thresholds are worse than those before, one cause each; none when they are as good or better.
+
+    They are worse when the expected false-alarm rate rises beyond what was asked for, and when a threshold rises by
+    more than `MOST_LARGER`, as fewer defects are found then.
+    """
+    causes = []
+    if after.supported_rate > max(before.supported_rate, after.requested_rate):
+        causes.append(
+            f"the expected false-alarm rate rises from {before.supported_rate:.2%} to {after.supported_rate:.2%}"
+        )
+    for name, old, new in (("image", before.image, after.image), ("pixel", before.pixel, after.pixel)):
+        if new > old * (1 + MOST_LARGER):
+            rise = f", by {new / old - 1:.0%}" if old > 0 else ""
+            causes.append(f"the {name} threshold rises from {old:.4g} to {new:.4g}{rise}, and fewer defects are found")
+    return causes
 
 
 def explain(thresholds: Thresholds) -> list[str]:

@@ -55,6 +55,23 @@ def nominal_statistics(scores: Sequence[float], pictures: Sequence[Mapping[str, 
     return references | {name: _reference(column, 1) for name, column in values.items()}
 
 
+def widened(found: Mapping[str, Reference], earlier: Mapping[str, Reference], added: int) -> dict[str, Reference]:
+    """What nominal images are like when some are added to earlier ones, of which only the references are known.
+
+    Args:
+        found: Of the images that are used now; its scores are already those of all.
+        earlier: Of the images before.
+        added: How many images the earlier ones did not have.
+    """
+    references = dict(found)
+    for name, reference in found.items():
+        if name != SCORE and (before := earlier.get(name)) is not None:
+            larger = max(reference, before, key=lambda each: each.images)
+            low, high = min(reference.low, before.low), max(reference.high, before.high)
+            references[name] = Reference(before.images + added, 1, low, larger.median, high)
+    return references
+
+
 def _reference(values: Sequence[float], rank: int) -> Reference:
     ordered = sorted(float(value) for value in values)
     return Reference(len(ordered), rank, ordered[rank - 1], ordered[len(ordered) // 2], ordered[-rank])

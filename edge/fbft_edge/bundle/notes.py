@@ -29,10 +29,24 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class NominalScores:
-    """Score and largest map value of every held-out nominal image behind the thresholds, in one order."""
+    """Of every held-out nominal image behind the thresholds, in one order.
+
+    Attributes:
+        score: Image scores.
+        peak: Largest map values.
+        ordinary: What 1 % of each map exceeds; empty in bundles from before it was kept.
+        images_sha256: Of the pixels of each image, in hexadecimal; empty in bundles from before they were kept.
+    """
 
     score: tuple[_Finite, ...] = ()
     peak: tuple[_Finite, ...] = ()
+    ordinary: tuple[_Finite, ...] = ()
+    images_sha256: tuple[_Sha256, ...] = ()
+
+    @property
+    def can_be_added_to(self) -> bool:
+        """Whether it is known of which image each score is."""
+        return len(self.images_sha256) == len(self.ordinary) == len(self.score) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +93,25 @@ def notes_from_json(value: Any) -> Notes:
         raise ValueError(f"notes: {error}") from None
     if len(notes.calibration.score) != len(notes.calibration.peak):
         raise ValueError("calibration has not as many scores as peaks")
+    if any(len(column) not in (0, len(notes.calibration.score)) for column in _of_images(notes.calibration)):
+        raise ValueError("calibration has not as many scores as images")
     for name, reference in notes.nominal_statistics.items():
         if not reference.is_consistent:
             raise ValueError(f"nominal_statistics has {reference} for {name!r:.40}, whose numbers are not in order")
     return replace(notes, others={name: member for name, member in contents.items() if name not in _KNOWN})
 
 
+def _of_images(scores: NominalScores) -> tuple[tuple[object, ...], ...]:
+    return scores.ordinary, scores.images_sha256
+
+
 def notes_to_json(notes: Notes) -> dict[str, Any]:
     """The member `notes`; what is not known is left out."""
     contents = asdict(replace(notes, others={}))  # others may be nested deeper than copying reaches
     del contents["others"]
+    for name in ("ordinary", "images_sha256"):
+        if not contents["calibration"][name]:
+            del contents["calibration"][name]
     # A fit writes its three members together, though none of its images may have been left out.
     missing = [] if notes.fit_images_sha256 else ["fit_images_sha256", "left_out", "losses"]
     missing += [name for name in ("units", "nominal_statistics") if not contents[name]]

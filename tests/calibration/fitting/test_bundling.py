@@ -26,6 +26,7 @@ from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.frames.images import image_paths, read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
+from fbft_edge.progress import Silence, Tone
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -148,28 +149,110 @@ def test_a_second_fit_of_one_bundle_is_refused_before_any_work(nominal_folder: P
 # New thresholds
 
 
-def test_new_thresholds_come_from_the_new_images(copied: Bundle, fresh_folder: Path) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file of a bundle."""
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+class Said(Silence):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str, tone: Tone = "plain") -> None:
+        self.lines.append(text)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def test_new_images_are_added_to_earlier_ones_once(copied: Bundle, fresh_folder: Path) -> None:
+    first = threshold_bundle(copied.path, fresh_folder, 0.1, replace=True)
+    again = threshold_bundle(copied.path, fresh_folder, 0.1)
+    found, before = first.notes.calibration, copied.notes.calibration
+    assert first.require_thresholds().num_images == 24
+    assert (found.score[20:], found.images_sha256[20:]) == (before.score, before.images_sha256)
+    assert (again.require_thresholds(), again.notes) == (first.require_thresholds(), first.notes)
+
+
+def test_earlier_images_are_forgotten_when_asked_for(copied: Bundle, fresh_folder: Path) -> None:
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, forget_earlier=True, replace=True)
     thresholds = bundle.require_thresholds()
     assert (thresholds.num_images, thresholds.requested_rate) == (20, 0.1)
+
+
+def test_fewer_images_are_worse_and_refused_with_the_numbers(copied: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    for seed in (300, 301):
+        write_image(tmp_path / "two" / f"{seed}.png", render_part(seed, 140, 182).pixels)
+    before = tree(copied.path)
+    with pytest.raises(ArgumentError, match=r"rate rises from 20\.00% to 33\.33%.*--replace"):
+        threshold_bundle(copied.path, tmp_path / "two", 0.01, forget_earlier=True)
+    assert tree(copied.path) == before
+    taken = threshold_bundle(copied.path, tmp_path / "two", 0.01, forget_earlier=True, replace=True)
+    assert taken.require_thresholds().num_images == 2
+
+
+def test_a_defect_among_the_new_images_is_named_and_hides_none_without_replace(
+    copied: Bundle, fresh_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fresh_folder, tmp_path / "mixed")
+    pixels = read_image(next(iter(image_paths(fresh_folder)))).copy()
+    pixels[40:100, 60:120] = np.random.default_rng(0).integers(0, 256, (60, 60, 3))
+    write_image(tmp_path / "mixed" / "scratched.png", pixels)
+    before, said = tree(copied.path), Said()
+    with pytest.raises(ArgumentError, match="image threshold rises"):
+        threshold_bundle(copied.path, tmp_path / "mixed", 0.01, said)
+    assert "scratched.png" in next(line for line in said.lines if line.startswith("anomalous by the thresholds before"))
+    assert tree(copied.path) == before
+
+
+def test_a_dry_run_tells_before_and_after_and_changes_nothing(
+    copied: Bundle, fresh_folder: Path, seals_of: Callable[[Path], int]
+) -> None:
+    before, said = tree(copied.path), Said()
+    threshold_bundle(copied.path, fresh_folder, 0.1, said, dry_run=True)
+    assert (tree(copied.path), seals_of(copied.path)) == (before, 0)
+    assert [line.partition(":")[0] for line in said.lines if "image threshold" in line and "from" in line][:2] == [
+        "before",
+        "after",
+    ]
+    assert "was not changed" in said.lines[-1]
+
+
+def test_scores_of_unknown_images_are_not_added_to(copied: Bundle, fresh_folder: Path) -> None:
+    before = copied.notes.calibration
+    old = dataclasses.replace(before, ordinary=(), images_sha256=())
+    seal_bundle(dataclasses.replace(copied, notes=dataclasses.replace(copied.notes, calibration=old)))
+    said = Said()
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, said, replace=True)
+    assert (bundle.require_thresholds().num_images, "do not say of which images" in said.text) == (20, True)
 
 
 def test_new_thresholds_seal_the_bundle_once(
     copied: Bundle, fresh_folder: Path, seals_of: Callable[[Path], int]
 ) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, replace=True)
     assert (seals_of(copied.path), open_bundle(copied.path)) == (1, bundle)
 
 
-def test_new_thresholds_come_with_what_the_new_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
-    found = threshold_bundle(copied.path, fresh_folder, 0.1).notes.references
-    assert {name: reference.images for name, reference in found.items()} == dict.fromkeys(found, 20)
+def test_new_thresholds_come_with_what_all_images_are_like(copied: Bundle, fresh_folder: Path) -> None:
+    found = threshold_bundle(copied.path, fresh_folder, 0.1, replace=True).notes.references
+    before, levels = (
+        copied.notes.references["level"],
+        [picture_statistics(read_image(path))["level"] for path in image_paths(fresh_folder)],
+    )
+    expected = (32, min(before.low, *levels), max(before.high, *levels))
+    assert (found["level"].images, found["level"].low, found["level"].high) == expected
+    assert found["score"].images == 24
 
 
 def test_new_thresholds_change_nothing_but_themselves_the_report_and_what_engines_are_held_to(
     copied: Bundle, fresh_folder: Path
 ) -> None:
-    bundle = threshold_bundle(copied.path, fresh_folder, 0.1)
+    bundle = threshold_bundle(copied.path, fresh_folder, 0.1, replace=True)
     changed = {name for name in bundle.files if bundle.files[name] != copied.files.get(name)}
     engine = f"engines/openvino-{accepted_precision(copied)}.json"
     assert (changed, bundle.teacher, bundle.tile) == ({"report.html", engine}, copied.teacher, copied.tile)
@@ -178,7 +261,7 @@ def test_new_thresholds_change_nothing_but_themselves_the_report_and_what_engine
 def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_folder: Path) -> None:
     foreign = dataclasses.replace(sidecars(copied)[0], name="tensorrt-rtx-fp16", runtime="tensorrt-rtx")
     write_sidecar(copied, foreign)
-    bundle = threshold_bundle(seal_bundle(copied).path, fresh_folder, 0.1)
+    bundle = threshold_bundle(seal_bundle(copied).path, fresh_folder, 0.1, replace=True)
     ours, theirs = (sidecar.parity["device"] for sidecar in sidecars(bundle))
     assert ours["verdict_flips"] == 0
     assert ours["map_max_of_threshold"] < 0.1
@@ -188,7 +271,7 @@ def test_engines_are_held_to_the_thresholds_that_ship(copied: Bundle, fresh_fold
 def test_new_thresholds_keep_their_rate_on_the_images_behind_them(copied: Bundle, fresh_folder: Path) -> None:
     from fbft_edge.detectors.host import OpenVinoDetector
 
-    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1), FrameLayout(140, 182))
+    detector = OpenVinoDetector(threshold_bundle(copied.path, fresh_folder, 0.1, replace=True), FrameLayout(140, 182))
     alarms = [detector.detect(read_image(path)).is_anomalous for path in image_paths(fresh_folder)]
     assert sum(alarms) <= 1
 
@@ -200,8 +283,8 @@ def test_images_that_were_fitted_on_never_calibrate_even_renamed(
     shutil.copytree(fresh_folder, folder)
     for index, path in enumerate(fitted_images(copied, nominal_folder)):
         write_image(folder / f"renamed{index}.bmp", read_image(path))
-    bundle = threshold_bundle(copied.path, folder, 0.1)
-    assert bundle.require_thresholds().num_images == 20
+    bundle = threshold_bundle(copied.path, folder, 0.1, replace=True)
+    assert bundle.require_thresholds().num_images == 24
 
 
 def test_only_images_that_were_fitted_on_are_refused_with_their_number(
@@ -237,14 +320,14 @@ def test_a_seal_that_fails_leaves_the_bundle_as_it_was(
 
     monkeypatch.setattr("fbft_calibration.fitting.bundling.seal_bundle", seal)
     with pytest.raises(OSError, match="no space left"):
-        threshold_bundle(copied.path, fresh_folder, 0.1)
+        threshold_bundle(copied.path, fresh_folder, 0.1, replace=True)
     assert open_bundle(copied.path) == copied
 
 
 def test_a_bundle_without_a_record_of_its_fit_is_refused(copied: Bundle, fresh_folder: Path) -> None:
     seal_bundle(dataclasses.replace(copied, notes=Notes()))
     with pytest.raises(BundleError):
-        threshold_bundle(copied.path, fresh_folder, 0.1)
+        threshold_bundle(copied.path, fresh_folder, 0.1, replace=True)
 
 
 def test_pictures_on_which_the_students_disagree_score_higher(small_bundle: Bundle) -> None:

@@ -18,6 +18,7 @@ from fbft_calibration.fitting.thresholds import (
     explain,
     images_for_confidence,
     images_needed,
+    worsened,
 )
 from fbft_edge.bundle.reading import Thresholds
 from fbft_edge.errors import ArgumentError
@@ -149,3 +150,32 @@ def test_images_for_confidence(rate: float, expected: int) -> None:
 def test_with_the_images_for_confidence_the_upper_rate_is_below_the_rate(rate: float) -> None:
     count = images_for_confidence(rate)
     assert 1 - 0.05 ** (1 / count) <= rate * (1 + 1e-9)
+
+
+# Better or worse
+
+
+def found(image: float, pixel: float, supported: float, requested: float = 0.01) -> Thresholds:
+    return Thresholds(image, pixel, requested, supported, 0.2, 30)
+
+
+@pytest.mark.parametrize(
+    ("after", "causes"),
+    [
+        (found(1.0, 2.0, 0.026), []),
+        (found(0.5, 1.0, 0.01), []),
+        (found(1.06, 2.12, 0.026), []),
+        (found(1.07, 2.0, 0.026), ["image threshold rises from 1 to 1.07, by 7%"]),
+        (found(1.0, 2.2, 0.026), ["pixel threshold rises from 2 to 2.2, by 10%"]),
+        (found(1.0, 2.0, 0.091), ["false-alarm rate rises from 2.60% to 9.10%"]),
+        (found(0.9, 1.8, 0.091, requested=0.1), []),
+        (found(3.0, 4.0, 0.091), ["false-alarm rate", "image threshold", "pixel threshold"]),
+    ],
+)
+def test_more_false_alarms_than_asked_for_and_higher_thresholds_are_worse(after: Thresholds, causes: list[str]) -> None:
+    said = worsened(found(1.0, 2.0, 0.026), after)
+    assert [cause in line for cause, line in zip(causes, said, strict=True)] == [True] * len(causes)
+
+
+def test_a_threshold_of_nothing_may_rise_only_as_a_worse_one() -> None:
+    assert len(worsened(found(0.0, 0.0, 0.026), found(0.1, 0.1, 0.026))) == 2

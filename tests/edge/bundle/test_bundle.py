@@ -166,6 +166,24 @@ def test_notes_are_read_back_as_they_were_written(bundle: Bundle) -> None:
     assert seal_bundle(dataclasses.replace(bundle, notes=FITTED)).notes == FITTED
 
 
+def test_notes_keep_of_which_images_scores_are(bundle: Bundle) -> None:
+    scores = NominalScores((0.2, 0.3), (0.4, 0.5), (0.1, 0.1), ("ef" * 32, "01" * 32))
+    kept = seal_bundle(dataclasses.replace(bundle, notes=dataclasses.replace(FITTED, calibration=scores))).notes
+    assert (kept.calibration, kept.calibration.can_be_added_to) == (scores, True)
+    assert not FITTED.calibration.can_be_added_to
+
+
+@pytest.mark.parametrize("column", ["ordinary", "images_sha256"])
+def test_scores_of_other_images_than_are_named_are_refused(
+    bundle: Bundle, manifest: dict[str, Any], column: str
+) -> None:
+    notes = notes_to_json(FITTED)
+    notes["calibration"][column] = {"ordinary": [0.1], "images_sha256": ["ef" * 32]}[column]
+    rewrite(bundle, manifest | {"notes": notes})
+    with pytest.raises(BundleError, match="not as many scores as images"):
+        open_bundle(bundle.path)
+
+
 def test_notes_have_the_members_that_they_always_had(bundle: Bundle) -> None:
     seal_bundle(dataclasses.replace(bundle, notes=dataclasses.replace(FITTED, left_out=(), others={})))
     assert json.loads((bundle.path / MANIFEST).read_text())["notes"] == {
