@@ -16,11 +16,12 @@ from fbft_calibration.benchmark.plan import choose, data_sha256
 from fbft_calibration.benchmark.report import REPORT, write_summary
 from fbft_calibration.benchmark.result import finished, read_run
 from fbft_calibration.benchmark.settings import BenchmarkSettings
-from fbft_calibration.data.layouts import categories
+from fbft_calibration.data.layouts import Category, categories
 from fbft_calibration.out_folder import make_out_folder
 from fbft_calibration.peers import peer_settings
 from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError
 from fbft_edge.progress import SILENT, Progress
+from fbft_edge.write_lock import LOCK, write_lock
 
 
 def run_benchmark(
@@ -46,11 +47,24 @@ def run_benchmark(
         resnet_weights: As `fbft_calibration.peers.open_peer` takes it.
 
     Raises:
-        FbftError: Anything the user can act on. What is wrong with one category or peer is said after the others are
-            done.
+        FbftError: Anything the user can act on, another program at work in `out` among it. What is wrong with one
+            category or peer is said after the others are done.
     """
     chosen = choose(categories(root), names, root)
     make_out_folder(out)
+    with write_lock(out / LOCK, out):
+        _measure(root, out, settings, progress, chosen, peers, resnet_weights)
+
+
+def _measure(
+    root: Path,
+    out: Path,
+    settings: BenchmarkSettings,
+    progress: Progress,
+    chosen: Sequence[Category],
+    peers: Sequence[str],
+    resnet_weights: Path | None,
+) -> None:
     refuse_other_results(out, root.resolve().name, settings.of_fit())
     for peer in peers:
         refuse_other_results(peer_folder(out, peer), root.resolve().name, peer_settings(peer, resnet_weights))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fbft_edge.errors import ArgumentError
 
+LOCK = ".lock"  # in a folder of results; that of a bundle lies beside it
 _MAX_HOLDER_BYTES = 512
 _logger = logging.getLogger(__name__)
 
