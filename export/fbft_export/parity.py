@@ -16,10 +16,9 @@ from fbft_edge.bundle.manifest import Thresholds, TileGeometry
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.anomaly_map import MapOperator
 from fbft_edge.detectors.judge import image_score, is_anomalous
+from fbft_edge.detectors.parity_tiles import PARITY_FILE as PARITY_FILE  # the line reads it, too
 from fbft_edge.errors import EngineError
 from fbft_edge.frames.frame import Float32, Uint8
-
-PARITY_FILE = "parity.safetensors"
 
 # Thresholds stand on the largest values of held-out images, as the bundle's own engine finds them, and the reference
 # holds tiles of these images. A tile this close to a threshold, as a fraction of it, has no verdict to flip.

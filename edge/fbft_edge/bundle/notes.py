@@ -72,10 +72,19 @@ class Notes:
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def least_score(self) -> float:
+        """A score below this is no very good part, but an engine that does not look; 0 without calibration."""
+        return LEAST_OF_NOMINAL * min(self.calibration.score, default=0.0)
+
+    @property
     def references(self) -> dict[str, Reference]:
         """The statistics that this version compares frames with; empty in bundles from before there were any."""
         return {name: self.nominal_statistics[name] for name in STATISTICS if name in self.nominal_statistics}
 
+
+# Of the lowest score of a held-out nominal image. Parts, light and dirt move scores by some ten per cent, and whatever
+# is not a nominal part raises them: a grey, black or white picture has 5 times that of the demo's lowest.
+LEAST_OF_NOMINAL = 0.25
 
 _KNOWN = {member.name for member in fields(Notes)} - {"others"}
 

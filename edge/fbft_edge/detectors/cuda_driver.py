@@ -39,6 +39,7 @@ class CudaDriver(Protocol):
     def memcpy_htod(self, dest: int, src: np.ndarray, /) -> None: ...  # noqa: D102
     def memcpy_htod_async(self, dest: int, src: np.ndarray, stream: driver.Stream, /) -> None: ...  # noqa: D102
     def memcpy_dtoh_async(self, dest: np.ndarray, src: int, stream: driver.Stream, /) -> None: ...  # noqa: D102
+    def memset_d32_async(self, dest: int, value: int, count: int, stream: driver.Stream, /) -> None: ...  # noqa: D102
     def module_from_buffer(self, buffer: bytes, /) -> driver.Module: ...  # noqa: D102
     def pagelocked_empty(  # noqa: D102
         self, shape: tuple[int, ...], dtype: np.dtype[np.generic], order: str = "C", mem_flags: int = 0

@@ -18,18 +18,21 @@ from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors.anomaly_map import MapOperator, PeakFinder
 from fbft_edge.detectors.cuda_driver import cuda_driver, first_gpu
-from fbft_edge.detectors.judge import judge, peak_in
+from fbft_edge.detectors.judge import judge, peak_in, require_plausible
 from fbft_edge.detectors.kernels import read_cubins
 from fbft_edge.detectors.kernels.device_frames import DeviceFrame, DeviceKernels
 from fbft_edge.detectors.kernels.frame_kernels import FrameKernels
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
-from fbft_edge.frames.frame import Bool, Detection, Float32
+from fbft_edge.frames.frame import Bool, Detection, Float32, Uint8
 from fbft_edge.frames.pixel_format import FrameLayout, Pixels, Window, require_pixels
 
 if TYPE_CHECKING:
     from fbft_edge.detectors.cuda_driver import CudaDriver
+
+
+_NAN_BITS = 0x7FC00000
 
 
 class DeviceEngine(Protocol):
@@ -87,6 +90,7 @@ class CudaDetector(Closeable):
         driver: CudaDriver | None = None,
     ) -> None:
         self._thresholds = bundle.thresholds or NOTHING_FLAGGED
+        self._least_score = bundle.notes.least_score
         self._layout = layout
         self.plan = TilePlan(bundle.tile, *layout.size)
         geometry = self.plan.grid, bundle.tile.patch_px, self.plan.scaled_size
@@ -119,6 +123,8 @@ class CudaDetector(Closeable):
         """Everything on the device, with its context current."""
         self._stream, self._copy_stream = self._driver.Stream(), self._driver.Stream()
         self._device_kernels = DeviceKernels(self._driver, kernels, cubins)
+        self._num_values = {name: kernels.buffers[name].nbytes // 4 for name in ("distances", "result")}
+        self._tiles_shape, self._distances_shape = (kernels.buffers[name].shape for name in ("tiles", "distances"))
         self._engine = make_engine()
         self._engine.bind(
             self._device_kernels.address("tiles"), self._device_kernels.address("distances"), self.plan.num_tiles
@@ -156,6 +162,23 @@ class CudaDetector(Closeable):
         """
         return self._finished(self._started(pixels)).host["map"]
 
+    def distances_of(self, tiles: Uint8) -> Float32:
+        """See `fbft_edge.detectors.parity_tiles.InfersTiles`."""
+        num_tiles, step = len(tiles), self._tiles_shape[0]
+        found = np.full((num_tiles, *self._distances_shape[1:]), np.nan, np.float32)
+        at_once, of_these = np.zeros(self._tiles_shape, np.uint8), np.empty(self._distances_shape, np.float32)
+        with self._current():
+            for start in range(0, num_tiles, step):
+                count = min(step, num_tiles - start)
+                at_once[:count] = tiles[start : start + count]
+                self._driver.memcpy_htod(self._device_kernels.address("tiles"), at_once)
+                self._poison("distances", self._device_kernels.address("distances"))
+                self._engine.enqueue(self._stream.handle)
+                self._driver.memcpy_dtoh_async(of_these, self._device_kernels.address("distances"), self._stream)
+                self._stream.synchronize()
+                found[start : start + count] = of_these[:count]
+        return found
+
     def close(self) -> None:
         """Give the device's memory and the context back."""
         with self._current():
@@ -172,11 +195,17 @@ class CudaDetector(Closeable):
         with self._current():
             frame.upload(self._copy_stream, self._stream)
             tiles.on(self._stream)
+            self._poison("distances", self._device_kernels.address("distances"))
+            self._poison("result", frame.addresses["result"])
             self._engine.enqueue(self._stream.handle)
             anomaly_map.on(self._stream)
             score.on(self._stream)
             frame.download(self._stream)
         return frame
+
+    def _poison(self, name: str, address: int) -> None:
+        """Make a buffer NaN throughout, so that what is not written is no number, and not the last frame's."""
+        self._driver.memset_d32_async(address, _NAN_BITS, self._num_values[name], self._stream)
 
     def _finished(self, frame: DeviceFrame) -> DeviceFrame:
         """The frame, once everything that it brings back is there: the one wait of a frame."""
@@ -189,7 +218,9 @@ class CudaDetector(Closeable):
         sharpen = None if self._sharpener is None else self._sharpener.of(frame.host["frame"])
         flagged, map_of = partial(self._flagged, frame), partial(self._map_of_window, frame)
         peak_at = partial(self._peak_at, frame)
-        return judge(score, peak, self.plan.frame_size, flagged, map_of, peak_at, self._thresholds, sharpen)
+        found = judge(score, peak, self.plan.frame_size, flagged, map_of, peak_at, self._thresholds, sharpen)
+        require_plausible(found.score, found.peak, self._least_score)
+        return found
 
     def _flagged(self, frame: DeviceFrame) -> Bool:
         """Where the device found the map above the pixel threshold, (height, width) bool."""

@@ -19,7 +19,7 @@ from fbft_edge.bundle.reading import GRAPH, Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.anomaly_map import MapOperator
-from fbft_edge.detectors.judge import judge_map
+from fbft_edge.detectors.judge import judge_map, require_plausible
 from fbft_edge.detectors.sharpener import Sharpener
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import EngineError
@@ -102,6 +102,7 @@ class OpenVinoEngine:
             out: (tiles, rows, columns) float32, overwritten.
         """
         for start in range(0, len(tiles), self.batch):
+            self._request.get_output_tensor(0).data[...] = np.nan  # so that what is not written is no number
             self._request.start_async([tiles[start : start + self.batch]], share_inputs=True)
             self._request.wait()  # `infer` would compute in this thread, at its priority: see `fbft_edge.priority`
             out[start : start + self.batch] = self._request.get_output_tensor(0).data
@@ -137,6 +138,7 @@ class OpenVinoDetector(Closeable):
         sharpen: bool = False,
     ) -> None:
         self._thresholds = bundle.thresholds or NOTHING_FLAGGED
+        self._least_score = bundle.notes.least_score
         self._layout = layout
         self._sharpener = Sharpener(bundle, layout.pixel_format, self._thresholds.pixel) if sharpen else None
         self.plan = TilePlan(bundle.tile, *layout.size)
@@ -163,8 +165,19 @@ class OpenVinoDetector(Closeable):
 
         Raises:
             BundleError: The frame has another size or type than the detector was made for.
+            MapError: No verdict can stand on what the engine says.
         """
-        return self.judge(self.map_of(pixels), pixels)
+        found = self.judge(self.map_of(pixels), pixels)
+        require_plausible(found.score, found.peak, self._least_score)
+        return found
+
+    def distances_of(self, tiles: Uint8) -> Float32:
+        """See `fbft_edge.detectors.parity_tiles.InfersTiles`."""
+        num_tiles, batch = len(tiles), self.engine.batch
+        whole = tiles[np.arange(-(-num_tiles // batch) * batch) % num_tiles]
+        found = np.full((len(whole), *self._distances.shape[1:]), np.nan, np.float32)
+        self.engine.infer(whole, found)
+        return found[:num_tiles]
 
     def map_of(self, pixels: Pixels) -> Float32:
         """The anomaly map, (height, width) float32; the detector's memory, valid until the next call.
@@ -174,6 +187,7 @@ class OpenVinoDetector(Closeable):
         """
         require_pixels(pixels, self._layout)
         self.plan.cut(rgb_from_pixels(pixels, self._layout.pixel_format), self._tiles)
+        self._distances.fill(np.nan)
         self.engine.infer(self._tiles, self._distances)
         self.map_operator.apply(self.plan.stitch(self._distances), self._map)
         return self._map

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.bundle.notes import LEAST_OF_NOMINAL
 from fbft_edge.errors import MapError
 from fbft_edge.frames.frame import MAX_REGIONS, Bool, DecidedBy, Detection, Float32, Region
 from fbft_edge.frames.pixel_format import Window
@@ -136,6 +137,25 @@ def require_numbers(*values: float) -> None:
     """
     if not all(map(math.isfinite, values)):
         raise MapError("the engine's map holds values that are not numbers; export again with --precision f32")
+
+
+def require_plausible(score: float, peak: float, least_score: float) -> None:
+    """Accept the score and peak of a frame that an engine may have seen.
+
+    Args:
+        score: Of the frame.
+        peak: Largest value of its map.
+        least_score: `fbft_edge.bundle.notes.Notes.least_score`.
+
+    Raises:
+        MapError: The score lies far below that of every nominal image, so that no verdict can stand on it.
+    """
+    if score < least_score or peak < 0:
+        raise MapError(
+            f"the engine says score {score:.4g} and peak {peak:.4g}, calibration never saw less than "
+            f"{least_score / LEAST_OF_NOMINAL:.4g}, and below {least_score:.4g} no verdict is believed; start again, "
+            "and when it lasts export the bundle again and run fbft-edge doctor"
+        )
 
 
 def image_score(anomaly_map: Float32) -> float:

@@ -20,12 +20,15 @@ import numpy as np
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
+from fbft_edge.detectors.parity_tiles import InfersTiles, parity_tiles
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import MapError
 from fbft_edge.frames.frame import Detection, Pixels
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, layout_of, pixel_dtype
 
 MOST_LAYOUTS = 4
+PROVE_EVERY_S = 60.0
+_TILES_OF_A_PROOF = 4
 _D = TypeVar("_D", bound=Detector)
 
 
@@ -77,6 +80,9 @@ class Model:
         bundle_sha256: Identifies the bundle.
         pixel_threshold: Map values above it are anomalous.
         frame_s: What one frame took when the model was opened; the slowest of its layouts.
+        prove: Lets its engines show that they still compute what they should; raises when one does not. To be called
+            between frames; None where there is nothing to show it on.
+        prove_every_s: How often that is done while it inspects.
     """
 
     detectors: DetectorPool[Detector]
@@ -84,6 +90,8 @@ class Model:
     bundle_sha256: str
     pixel_threshold: float | None = None
     frame_s: float = 0.0
+    prove: Callable[[], None] | None = None
+    prove_every_s: float = PROVE_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +132,35 @@ def open_model(
         return made.detector
 
     detectors = DetectorPool(make, most=None)
-    frame_s = max([_seconds_of_a_frame(detectors.of(layout), layout) for layout in layouts], default=0.0)
-    model = Model(detectors, thresholds.image, bundle.sha256, thresholds.pixel, frame_s)
+    known = dict.fromkeys(layouts)
+    try:
+        prove = _proof(bundle, [detectors.of(layout) for layout in known])
+        frame_s = max([_seconds_of_a_frame(detectors.of(layout), layout) for layout in known], default=0.0)
+    except BaseException:
+        detectors.close()
+        raise
+    model = Model(detectors, thresholds.image, bundle.sha256, thresholds.pixel, frame_s, prove)
     return OpenModel(model, "; ".join(dict.fromkeys(reasons)))
+
+
+def _proof(bundle: Bundle, detectors: Iterable[Detector]) -> Callable[[], None] | None:
+    """Hold detectors to the bundle's own tiles, all of them now, some of them whenever what is returned is called.
+
+    Raises:
+        EngineError: One strays too far.
+    """
+    reference = parity_tiles(bundle)
+    able = [detector for detector in detectors if isinstance(detector, InfersTiles)]
+    if reference is None or not able:
+        return None
+    for detector in able:
+        reference.require(detector)
+
+    def prove() -> None:
+        for detector in able:
+            reference.require(detector, _TILES_OF_A_PROOF)
+
+    return prove
 
 
 def _seconds_of_a_frame(detector: Detector, layout: FrameLayout) -> float:

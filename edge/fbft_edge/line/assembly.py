@@ -82,7 +82,8 @@ class _Line:
     def __init__(self, config: LineConfig, stack: contextlib.ExitStack, say: Callable[[str], None]) -> None:
         self._config, self._stack, self._say = config, stack, say
         names = [camera.name for camera in config.cameras]
-        self._telemetry, self._liveness = Telemetry(names), Liveness(names, config.fps)
+        on_demand = [camera.name for camera in config.cameras if camera.trigger != "free"]
+        self._telemetry, self._liveness = Telemetry(names), Liveness(names, config.fps, on_demand)
         self._canary, self._notifier = CanaryFrames(), ServiceNotifier()
         stack.callback(self._notifier.close)
         self._trusted = config.trust.keys if config.trust else ()

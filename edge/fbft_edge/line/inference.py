@@ -10,6 +10,7 @@ Knows nothing about rates, messages or sockets.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -20,9 +21,11 @@ from queue import SimpleQueue
 from typing import NoReturn, Protocol
 
 from fbft_edge.detectors.model import Model
-from fbft_edge.errors import CameraError
+from fbft_edge.errors import CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Frame
 from fbft_edge.line.trigger import Request
+
+AGAIN_S = 5.0  # between proofs while the engine is not trusted
 
 _logger = logging.getLogger(__name__)
 
@@ -86,8 +89,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    client: Client
-    acquisition: Acquisition
+    """A frame that has begun; or, without one, that the engine shows what it computes (`Model.prove`)."""
+
+    client: Client | None
+    acquisition: Acquisition | None
     model: Model
     begun_ns: int
 
@@ -98,6 +103,9 @@ class Inference:
     Args:
         clients: Whose frames are inspected.
         model: What inspects; closed by `close`, or, once replaced, when nothing of it is in flight any more.
+
+    Attributes:
+        distrust: Why no verdict of the model is believed; None when nothing stands against it.
     """
 
     def __init__(self, clients: Sequence[Client], model: Model) -> None:
@@ -105,7 +113,9 @@ class Inference:
         self._model = model
         self._changed = threading.Condition()
         self._in_flight: deque[_Begun] = deque()
-        self._begun: SimpleQueue[tuple[_Begun, Callable[[], Detection]] | None] = SimpleQueue()
+        self._begun: SimpleQueue[tuple[_Begun, Callable[[], Detection | None]] | None] = SimpleQueue()
+        self._proved_ns = time.monotonic_ns()
+        self.distrust: str | None = None
         self._last_ended_ns = 0
         self._is_stopped = False
 
@@ -126,6 +136,7 @@ class Inference:
         """Let another model inspect, from the next frame on."""
         with self._changed:
             replaced, self._model = self._model, model
+            self._proved_ns, self.distrust = time.monotonic_ns(), None
             is_idle = self._is_idle(replaced)
             self._changed.notify_all()
         if is_idle:
@@ -153,7 +164,7 @@ class Inference:
         """Begin frames until stopped: the work of one thread."""
         try:
             while (begun := self._next()) is not None:
-                self._begun.put((begun, _detection(begun)))
+                self._begun.put((begun, _work(begun)))
         finally:
             self._begun.put(None)
 
@@ -161,26 +172,56 @@ class Inference:
         """Wait for the detections of frames that have begun, in their order: the work of a second thread."""
         while (waiting := self._begun.get()) is not None:
             begun, detection = waiting
-            found = None if self._is_stopped else _found(detection)
-            ended_ns = time.monotonic_ns()
+            if self._is_stopped:  # the line ends, and its stations count what is in flight
+                self._end(begun, time.monotonic_ns())
+                continue
+            found, ended_ns = _found(detection), time.monotonic_ns()
+            if begun.client is None or begun.acquisition is None:
+                self._judge_proof(begun.model, found)
             self._end(begun, ended_ns)
-            if found is not None:  # else the line ends, and its stations count what is in flight
+            if begun.client is not None and begun.acquisition is not None and found is not None:
+                if self.distrust is not None and not isinstance(found, Exception):
+                    found = EngineError(self.distrust)
                 begun.client.deliver(Inspection(begun.acquisition, begun.model, found, begun.begun_ns, ended_ns))
 
     def _next(self) -> _Begun | None:
         with self._changed:
             while not self._is_stopped:
-                client = self._ready()
+                due_in_s = self._proof_due_in_s()
+                is_overdue = due_in_s < -self._model.prove_every_s  # no frame begins until it is done
+                client = None if is_overdue else self._ready()
+                if client is None and due_in_s <= 0 and not self._in_flight:
+                    return self._began(None, None)
                 acquisition = None if client is None else client.take()
                 if client is None or acquisition is None:
-                    self._changed.wait()
+                    self._changed.wait(due_in_s if 0 < due_in_s < math.inf else None)
                     continue
                 self._turns.remove(client)
                 self._turns.append(client)
-                begun = _Begun(client, acquisition, self._model, time.monotonic_ns())
-                self._in_flight.append(begun)
-                return begun
+                return self._began(client, acquisition)
             return None
+
+    def _began(self, client: Client | None, acquisition: Acquisition | None) -> _Begun:
+        begun = _Begun(client, acquisition, self._model, time.monotonic_ns())
+        self._in_flight.append(begun)
+        return begun
+
+    def _proof_due_in_s(self) -> float:
+        """Idle engines show what they compute once it is 0; busy ones, too, when it is that long overdue again."""
+        if self._model.prove is None:
+            return math.inf
+        every_s = self._model.prove_every_s if self.distrust is None else min(self._model.prove_every_s, AGAIN_S)
+        return every_s - (time.monotonic_ns() - self._proved_ns) / 1e9
+
+    def _judge_proof(self, model: Model, found: object) -> None:
+        with self._changed:
+            if model is not self._model:
+                return
+            self._proved_ns = time.monotonic_ns()
+            distrust = str(found) if isinstance(found, Exception) else None
+            if distrust != self.distrust:
+                _logger.error("%s", distrust) if distrust else _logger.info("the engine computes what it should again")
+            self.distrust = distrust
 
     def _ready(self) -> Client | None:
         most = self._model.detectors.frames_in_flight
@@ -201,7 +242,9 @@ class Inference:
         return all(begun.model is not model for begun in self._in_flight)
 
 
-def _detection(begun: _Begun) -> Callable[[], Detection]:
+def _work(begun: _Begun) -> Callable[[], Detection | None]:
+    if begun.acquisition is None:
+        return begun.model.prove or _nothing
     frame, refusal = begun.acquisition.frame, begun.acquisition.refusal
     if refusal is not None:
         return partial(_raise, CameraError(refusal))
@@ -211,7 +254,10 @@ def _detection(begun: _Begun) -> Callable[[], Detection]:
         return partial(_raise, error)
 
 
-def _found(detection: Callable[[], Detection]) -> Detection | Exception:
+def _nothing() -> None: ...
+
+
+def _found(detection: Callable[[], Detection | None]) -> Detection | Exception | None:
     try:
         return detection()
     except Exception as error:

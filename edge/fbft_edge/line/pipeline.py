@@ -215,7 +215,8 @@ class Pipeline:
     def _engine_fault(self) -> str | None:
         running_s, limit_s = self._inference.running_s, self._settings.engine_timeout_s
         if running_s <= limit_s:
-            return None
+            distrust = self._inference.distrust
+            return None if distrust is None else printable(f"inference: {distrust}")
         return f"inference: one frame has been in the engine for {running_s:.1f} s, the limit is {limit_s:g} s"
 
     def _advised(self) -> str | None:

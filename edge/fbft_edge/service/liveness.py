@@ -5,7 +5,7 @@ Knows nothing about HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class _Last:
     health: str
     reason: str | None
     has_result: bool
+    waits_for_trigger: bool
 
 
 class Liveness:
@@ -52,13 +53,15 @@ class Liveness:
     Args:
         cameras: All that should publish.
         fps: Messages per second of each.
+        on_demand: Those whose frames come only when a trigger asks for them.
 
     Attributes:
         engine: Which engine is loaded; None until one is.
     """
 
-    def __init__(self, cameras: Sequence[str], fps: float) -> None:
+    def __init__(self, cameras: Sequence[str], fps: float, on_demand: Collection[str] = ()) -> None:
         self.engine: str | None = None
+        self._on_demand = frozenset(on_demand)
         self._silence_ns = round(max(PERIODS / fps, LEAST_SILENCE_S) * 1e9)
         self._last: dict[str, _Last | None] = dict.fromkeys(cameras)
 
@@ -71,6 +74,7 @@ class Liveness:
             message.health.state,
             message.health.reason,
             message.fresh is not None or (before is not None and before.has_result),
+            message.camera in self._on_demand,
         )
 
     def alive(self) -> Report:
@@ -78,7 +82,10 @@ class Liveness:
         return self._report(self._silence)
 
     def ready(self) -> Report:
-        """Alive, an engine is loaded, every camera delivered at least one result, and none is in fault."""
+        """Alive, an engine is loaded, no camera is in fault, and each gave a result or waits for its first trigger.
+
+        A line that only triggers wake would otherwise never be ready, as nobody triggers what is not ready.
+        """
         return self._report(self._unready, None if self.engine else "no engine is loaded yet")
 
     def _report(self, against: Callable[[_Last | None, int], str | None], first: str | None = None) -> Report:
@@ -98,7 +105,7 @@ class Liveness:
             return silence
         if last.health == "fault":
             return last.reason
-        return None if last.has_result else "no result yet"
+        return None if last.has_result or last.waits_for_trigger else "no result yet"
 
 
 def _camera_json(last: _Last | None, now: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fbft_edge.cli.console import live_line, summaries_text
 from fbft_edge.clock import now_ns
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool, open_model
-from fbft_edge.errors import ArgumentError, BundleError, CameraError
+from fbft_edge.errors import ArgumentError, BundleError, CameraError, EngineError
 from fbft_edge.frames.frame import Detection, Frame, Pixels, Verdict
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
@@ -312,6 +312,36 @@ def test_a_result_that_comes_too_late_is_a_fault_about_its_frame() -> None:
     assert all(result.frame_id is not None and result.score is None for result in late)
     assert "the limit is 0.05 s" in str(late[0].health.reason)
     assert late[-1].ledger.dropped["too_late"] == len(late)
+
+
+@pytest.mark.parametrize("every_s", [None, 0.003], ids=["idle", "busy"])
+def test_an_engine_that_no_longer_proves_itself_is_a_fault_until_it_does_again(every_s: float | None) -> None:
+    wrong: list[str] = []
+
+    def prove() -> None:
+        if wrong:
+            raise EngineError(wrong[0])
+
+    chosen, recorder, camera = settings(stale_after_s=1000.0), Sent(), FakeCamera(every_s=every_s)
+    model = replace(model_of(FakeDetector()), prove=prove, prove_every_s=0.02)
+    pipeline = Pipeline([Station(camera, chosen)], model, recorder, chosen)
+    pipeline.start()
+    try:
+        camera.push(10)
+        recorder.wait_for(lambda result: result.verdict is Verdict.OK)
+        wrong.append("the engine strays")
+        found = recorder.wait_for(lambda result: result.verdict is Verdict.FAULT)
+        sent = len(recorder.results("press-1"))
+        camera.push(10)
+        recorder.wait_for(lambda result: result.sequence > sent + 20)
+        assert found.health.reason == "inference: the engine strays"
+        assert "ok" not in verdicts(recorder.results("press-1")[found.sequence :])
+        wrong.clear()
+        recorder.wait_for(lambda result: result.sequence > sent and result.verdict is not Verdict.FAULT)
+        camera.push(10)
+        recorder.wait_for(lambda result: result.sequence > sent and result.verdict is Verdict.OK)
+    finally:
+        pipeline.stop()
 
 
 class OldCamera(FakeCamera):

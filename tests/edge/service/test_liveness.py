@@ -53,6 +53,18 @@ def test_a_line_without_an_engine_is_not_ready(messages: MessageSource) -> None:
     assert reason(liveness.ready()) == "no engine is loaded yet"
 
 
+def test_a_camera_that_waits_for_its_first_trigger_is_ready_unless_it_is_in_fault(messages: MessageSource) -> None:
+    liveness = Liveness(["press-1", "press-2"], 10, on_demand=["press-1"])
+    liveness.engine = "OpenVINO"
+    source = messages("press-1")
+    liveness.published(source.stale())
+    liveness.published(messages("press-2").fresh())
+    assert liveness.ready().reason is None
+    fault = replace(source.stale(), health=Health("fault", "camera: gone"))
+    liveness.published(fault)
+    assert "gone" in reason(liveness.ready())
+
+
 def test_a_line_that_only_repeats_is_alive_but_was_never_ready(messages: MessageSource) -> None:
     liveness = Liveness(["press-1"], 10)
     liveness.engine = "OpenVINO"

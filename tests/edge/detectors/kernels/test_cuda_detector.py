@@ -156,6 +156,12 @@ class Driver:
 
         stream.push(copy)
 
+    def memset_d32_async(self, address: int, value: int, count: int, stream: Stream) -> None:
+        def fill() -> None:
+            self.memory[address].view(np.uint32)[:count] = value
+
+        stream.push(fill)
+
     def module_from_buffer(self, cubin: bytes) -> SimpleNamespace:
         assert cubin.startswith(b"\x7fELF")
         return SimpleNamespace(get_function=lambda entry: Function(self, entry))
