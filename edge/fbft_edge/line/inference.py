@@ -147,6 +147,11 @@ class Inference:
         with self._changed:
             self._changed.notify_all()
 
+    def tick(self) -> None:
+        """Let an engine that waits for frames show what it computes, if it is time for that: called now and then."""
+        if self._proof_due_in_s() <= 0:
+            self.wake()
+
     def stop(self) -> None:
         """Let `begin` and `infer` end after what they are at."""
         with self._changed:
@@ -194,7 +199,7 @@ class Inference:
                     return self._began(None, None)
                 acquisition = None if client is None else client.take()
                 if client is None or acquisition is None:
-                    self._changed.wait(due_in_s if 0 < due_in_s < math.inf else None)
+                    self._changed.wait()
                     continue
                 self._turns.remove(client)
                 self._turns.append(client)

@@ -206,6 +206,7 @@ class Pipeline:
             tick += 1
 
     def _tick(self, due_ns: int) -> None:
+        self._inference.tick()
         model = self._inference.model
         bundle = encode_bundle(model.image_threshold, model.bundle_sha256, model.pixel_threshold)
         line = LineState(bundle, self._engine_fault(), self._advised())
