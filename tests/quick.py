@@ -27,6 +27,7 @@ SLOW_PLACES = (
     "edge/bridges/test_modbus.py",
     "edge/bridges/test_mqtt.py",
     "edge/bridges/test_opcua.py",
+    "edge/bridges/test_sample_program.py",
     "edge/bridges/test_trigger_sender.py",
     "edge/bundle/test_writers.py",
     "edge/cameras/test_gige.py",
