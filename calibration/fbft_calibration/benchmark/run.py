@@ -19,9 +19,9 @@ from fbft_calibration.benchmark.settings import BenchmarkSettings
 from fbft_calibration.data.layouts import Category, categories
 from fbft_calibration.out_folder import make_out_folder
 from fbft_calibration.peers import peer_settings
+from fbft_edge.bundle.write_lock import LOCK, write_lock
 from fbft_edge.errors import ArgumentError, BundleError, EngineError, FbftError, ImageError
 from fbft_edge.progress import SILENT, Progress
-from fbft_edge.write_lock import LOCK, write_lock
 
 
 def run_benchmark(

@@ -31,9 +31,9 @@ from fbft_edge.bundle.reading import (
     verified_file,
 )
 from fbft_edge.bundle.signing import sign
+from fbft_edge.bundle.write_lock import write_lock
 from fbft_edge.errors import BundleError
 from fbft_edge.plain_file import file_sha256
-from fbft_edge.bundle.write_lock import write_lock
 
 _UNSEALED = (MANIFEST, f"{MANIFEST}.partial", SIGNATURE, f"{SIGNATURE}.partial")
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from fbft_edge.bundle.write_lock import LOCK, write_lock
 from fbft_edge.errors import ImageError
-from fbft_edge.write_lock import LOCK, write_lock
 
 RESULTS = "results.jsonl"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fbft_edge.bundle.write_lock import LOCK, write_lock
 from fbft_edge.errors import ArgumentError
 from fbft_edge.jobs.results_file import RESULTS, results_file
-from fbft_edge.write_lock import LOCK, write_lock
 
 
 def taken(file: Path) -> None:
