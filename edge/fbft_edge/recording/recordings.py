@@ -184,6 +184,8 @@ def read_recording(path: Path) -> Recording:
             raise RecordingError("its header is about no frame")
         size = about.header.mask.height, about.header.mask.width
         mask = np.asarray(_decoded(read_plain(path / MASK_FILE, MAX_MASK_BYTES, follow=True), *size) > 0)
+        if mask.ndim != 2:
+            raise RecordingError(f"its mask has {mask.shape[2]} channels, a mask has one")
         header = msgspec.json.encode(about.header)
         result = decode_message([about.topic.encode(), header, encode_mask(mask)])
         pixel_format = _pixel_format(about.pixel_format)

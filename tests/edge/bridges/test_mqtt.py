@@ -56,7 +56,8 @@ class Broker:
             listener = f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\n"
             config.write_text(f"{listener}plugins:\n  {plugin}:\n    allow_anonymous: true\n")
             command = [str(Path(sys.executable).with_name("amqtt")), "-c", str(config)]
-        self.popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        self.popen = subprocess.Popen(command, cwd=self.folder, stdout=quiet, stderr=quiet)
 
     def kill(self) -> None:
         self.popen.kill()
