@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 MAX_REASON_LENGTH = 500
+MAX_SIDE_PX = 16_384  # of a frame, from where it is read to its mask in a message
 NAME_PATTERN = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first"
 TRIGGER_ID_PATTERN = re.compile("[ -~]{1,64}")
@@ -36,3 +37,8 @@ def one_line(text: str) -> str:
 
 # Sources whose pictures take a way of unknown length before their date: beginnings of URIs.
 UNDATED = ("rtsp://", "rtsps://", "gstreamer:", "csi://")
+
+
+def size_text(*sizes: tuple[int, int]) -> str:
+    """Sizes, each (height, width), as people say them and as every message to them has them."""
+    return f"{' or '.join(f'{width}x{height}' for height, width in sizes)} pixels (width x height)"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fbft_calibration.benchmark.result import CategoryResult, Run, flat_settings
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 
 _NAMES_SHOWN = 3
 

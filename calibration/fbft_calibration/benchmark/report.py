@@ -44,7 +44,7 @@ from fbft_calibration.pages.page import (
     side_by_side,
     write_page,
 )
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 
 REPORT = "report.html"
 MARKDOWN = f"{SUMMARY}.md"

@@ -29,7 +29,7 @@ import numpy as np
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Bool, Uint8
 from fbft_edge.frames.images import IMAGE_SUFFIXES, read_image
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 
 VISA_SPLIT = Path("split_csv", "1cls.csv")
 HALF = 127

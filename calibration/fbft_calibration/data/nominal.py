@@ -16,7 +16,7 @@ import numpy as np
 from fbft_edge.errors import ArgumentError, ImageError
 from fbft_edge.frames.frame import Uint8
 from fbft_edge.frames.images import about_dark_16_bit, image_paths, peak_of_dark_16_bit, read_image
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 from fbft_edge.progress import SILENT, Progress
 
 MIN_IMAGES = 8

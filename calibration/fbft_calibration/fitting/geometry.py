@@ -10,7 +10,7 @@ from fbft_calibration.fitting.settings import BundleSettings
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.detectors.tiling import LEAST_TILE_PATCHES, TilePlan, best_tile_px, patch_grid
 from fbft_edge.errors import ArgumentError
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 from fbft_edge.progress import Progress
 from fbft_export.teacher import Teacher, load_teacher
 

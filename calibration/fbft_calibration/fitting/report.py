@@ -21,7 +21,8 @@ from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.frames.drawing import heat
 from fbft_edge.frames.frame import Uint8
-from fbft_edge.frames.pixel_format import FrameLayout, size_text
+from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.names import size_text
 from fbft_export.engine_report import engine_table
 
 _EXAMPLES = 3

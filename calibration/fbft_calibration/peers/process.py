@@ -25,7 +25,7 @@ import numpy as np
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import FbftError, PeerError
 from fbft_edge.frames.frame import Detection, Float32, Uint8
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 
 _LOG_CHARACTERS = 300
 _PARENT_DEATH_SIGNAL = 1  # as Linux's prctl.h numbers it

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 
 from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
 from fbft_edge.frames.frame import Region
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX
 from fbft_edge.messages.reading import Result
+from fbft_edge.names import MAX_SIDE_PX
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry,
 from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
+from fbft_edge.names import MAX_SIDE_PX, size_text
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
 from fbft_edge.strict_json import json_from_bytes
 

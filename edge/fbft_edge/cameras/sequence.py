@@ -11,7 +11,8 @@ import time
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX, PixelFormat, frame_size, size_text
+from fbft_edge.frames.pixel_format import PixelFormat, frame_size
+from fbft_edge.names import MAX_SIDE_PX, size_text
 
 
 class FrameSequence:

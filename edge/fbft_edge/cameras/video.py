@@ -27,7 +27,8 @@ from fbft_edge.cameras.source_clock import DriverClock
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import without_surrogates
-from fbft_edge.frames.pixel_format import PixelFormat, size_text
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.names import size_text
 
 # OpenCV 4.6, as Debian 12 has it, has the one; OpenCV 5 the other.
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel

@@ -97,7 +97,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    from fbft_edge.frames.pixel_format import MAX_SIDE_PX
+    from fbft_edge.names import MAX_SIDE_PX
 
     width, height = (int(part) for part in text.lower().split("x"))
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):

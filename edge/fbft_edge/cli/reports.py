@@ -50,7 +50,7 @@ def show_inspection(inspection: Inspection, out: Path, console: Console) -> None
     """Show how many images got which verdict."""
     from fbft_edge.frames.frame import Verdict
     from fbft_edge.frames.images import about_dark_16_bit
-    from fbft_edge.frames.pixel_format import size_text
+    from fbft_edge.names import size_text
 
     table = Table("verdict", "images", title=f"Results in {escape(str(out))}")
     table.columns[1].justify = "right"
@@ -103,7 +103,7 @@ def _explanations(summary: Summary, out: Path) -> Iterator[str]:
 
 def show_timing(timing: Timing, console: Console) -> None:
     """Show each stage's time, beside what the machine can do at best."""
-    from fbft_edge.frames.pixel_format import size_text
+    from fbft_edge.names import size_text
 
     figures, floors = timing.figures, timing.floors
     height, width = figures["frame"]

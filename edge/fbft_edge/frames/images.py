@@ -16,7 +16,7 @@ import numpy as np
 from fbft_edge.errors import ImageError
 from fbft_edge.frames.file_formats import Levels, stated_levels, unreadable
 from fbft_edge.frames.frame import Pixels, Uint8
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
+from fbft_edge.names import MAX_SIDE_PX, size_text
 
 # What a JPEG file can have, as sheets of pictures are.
 MAX_WRITTEN_SIDE_PX = 65_500

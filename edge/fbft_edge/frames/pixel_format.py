@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbft_edge.errors import ArgumentError, BundleError
+from fbft_edge.names import size_text
 
 Uint8 = NDArray[np.uint8]
 Pixels = Uint8 | NDArray[np.uint16]
@@ -35,8 +36,6 @@ class PixelFormat(str, Enum):
     BAYER_GB8 = "bayer_gb8"
     BAYER_BG8 = "bayer_bg8"
 
-
-MAX_SIDE_PX = 16_384  # of a frame, from where it is read to its mask in a message
 
 _CONVERSIONS = {
     PixelFormat.BGR8: cv2.COLOR_BGR2RGB,
@@ -82,11 +81,6 @@ class Window:
     def part(self) -> tuple[slice, slice]:
         """Cuts it out of an array of shape (height, width, ...)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
-
-
-def size_text(*sizes: tuple[int, int]) -> str:
-    """Sizes, each (height, width), as people say them and as every message to them has them."""
-    return f"{' or '.join(f'{width}x{height}' for height, width in sizes)} pixels (width x height)"
 
 
 def pixel_dtype(pixel_format: PixelFormat) -> np.dtype[np.uint8] | np.dtype[np.uint16]:

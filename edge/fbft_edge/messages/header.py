@@ -12,8 +12,7 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta, Struct
 
 from fbft_edge.frames.frame import MAX_REGIONS, DecidedBy, Verdict
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX
-from fbft_edge.names import MAX_REASON_LENGTH, NAME_PATTERN, TRIGGER_ID_PATTERN
+from fbft_edge.names import MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN, TRIGGER_ID_PATTERN
 
 _Schema = Literal["fbft.result/1"]
 _MaskEncoding = Literal["packbits-zlib"]

@@ -19,11 +19,10 @@ from msgspec.structs import asdict as members_of
 
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import Bool, DecidedBy, Region, Verdict
-from fbft_edge.frames.pixel_format import size_text
 from fbft_edge.messages.age import oldest_s
 from fbft_edge.messages.header import REQUIRED_CAUSES, SCHEMA, Header, Health
 from fbft_edge.messages.ledger import LedgerSnapshot
-from fbft_edge.names import NAME_PATTERN, printable
+from fbft_edge.names import NAME_PATTERN, printable, size_text
 from fbft_edge.strict_json import json_from_bytes, typed
 
 MAX_TOPIC_BYTES = 256

@@ -27,10 +27,9 @@ import numpy as np
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import MAX_REGIONS, Bool, Detection, Frame, Region, Uint8, Verdict
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX, size_text
 from fbft_edge.messages.header import MASK_ENCODING, SCHEMA, Health, topic_for
 from fbft_edge.messages.ledger import LedgerSnapshot
-from fbft_edge.names import NAME_PATTERN, NAME_RULE
+from fbft_edge.names import MAX_SIDE_PX, NAME_PATTERN, NAME_RULE, size_text
 
 PREVIEW_WIDTH_PX = 640
 _NOTHING_FOUND: dict[str, Any] = {

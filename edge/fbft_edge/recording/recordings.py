@@ -23,11 +23,11 @@ import numpy as np
 
 from fbft_edge.errors import FbftError, RecordingError
 from fbft_edge.frames.frame import Bool, Detection, Frame, Pixels, Uint8, Verdict
-from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels, size_text
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_shape, require_pixels
 from fbft_edge.messages.header import Header
 from fbft_edge.messages.reading import MAX_HEADER_BYTES, MAX_MASK_BYTES, Result, decode_message
 from fbft_edge.messages.writing import encode_mask
-from fbft_edge.names import NAME_PATTERN
+from fbft_edge.names import NAME_PATTERN, size_text
 from fbft_edge.plain_file import read_plain
 from fbft_edge.strict_json import json_from_bytes, members, typed
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Bool, Float32, Uint8
-from fbft_edge.frames.pixel_format import size_text
+from fbft_edge.names import size_text
 from fbft_edge.synthetic.defects import INK_DARKENS, Canvas, Defect, drawn_defect
 from fbft_edge.synthetic.layout import layout_of
 

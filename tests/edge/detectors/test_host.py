@@ -92,7 +92,7 @@ def test_every_frame_gets_a_finite_positive_map_of_its_own_size(small_bundle: Bu
 )
 def test_a_frame_of_another_shape_is_refused(small_bundle: Bundle, shape: tuple[int, ...]) -> None:
     detector = OpenVinoDetector(small_bundle, FrameLayout(140, 182))
-    with pytest.raises(BundleError, match="140x182"):
+    with pytest.raises(BundleError, match="182x140"):
         detector.detect(np.zeros(shape, np.uint8))
 
 

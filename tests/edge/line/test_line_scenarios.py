@@ -321,7 +321,7 @@ def test_a_frame_size_that_is_none_is_refused_as_an_argument(size: str, capsys: 
     assert "--frame-size" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "size"), [("64x64", [64, 64]), ("65X301", [65, 301])])
+@pytest.mark.parametrize(("text", "size"), [("64x64", [64, 64]), ("301X65", [65, 301])])
 def test_a_bench_of_a_frame_size_times_frames_of_that_size(
     small_bundle: Bundle, text: str, size: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator
 from fbft_edge.detectors.judge import find_regions
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import MAX_REGIONS, Detection, Frame
-from fbft_edge.frames.pixel_format import MAX_SIDE_PX
 from fbft_edge.messages.header import MAX_CAUSES, MAX_INTEGER, Header, Health
 from fbft_edge.messages.ledger import DROP_CAUSES, LedgerSnapshot
 from fbft_edge.messages.reading import (
@@ -28,7 +27,7 @@ from fbft_edge.messages.reading import (
     decode_message,
 )
 from fbft_edge.messages.writing import MessageWriter, encode_detection
-from fbft_edge.names import MAX_REASON_LENGTH, NAME_PATTERN, TRIGGER_ID_PATTERN
+from fbft_edge.names import MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN, TRIGGER_ID_PATTERN
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((files("fbft_edge.messages") / "result.schema.json").read_text())

@@ -16,7 +16,8 @@ from fbft_edge.detectors.kernels.taps import Int32, Taps, banded_taps, resize_ta
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Float32
-from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, size_text
+from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype
+from fbft_edge.names import size_text
 
 # Fixed in the sources.
 TILE_BLOCK_PX = 1024

@@ -362,7 +362,7 @@ def test_closing_gives_the_context_back(bundle: Bundle, run_on_host: Run) -> Non
 
 def test_a_frame_of_another_size_is_refused(bundle: Bundle, run_on_host: Run) -> None:
     detector = cuda_detector(bundle, Driver(run_on_host))
-    with pytest.raises(BundleError, match="140x182"):
+    with pytest.raises(BundleError, match="182x140"):
         detector.begin(np.zeros((100, 100, 3), np.uint8))
 
 
