@@ -69,7 +69,7 @@ def test_an_unreadable_image_ends_with_status_1_after_all_others(runs: Runs) -> 
     found = lines(runs.refined)
     assert runs.statuses == (1, 1, 1)
     assert list(found) == FILES
-    assert [name for name, line in found.items() if line["fault"]] == ["torn.png"]
+    assert [name for name, line in found.items() if line["fault"]] == ["tiny.png", "torn.png"]
 
 
 def test_a_line_tells_what_became_of_an_image(runs: Runs, small_bundle: Bundle) -> None:

@@ -86,7 +86,7 @@ def test_a_camera_that_comes_back_with_another_size_is_refused_until_the_old_one
 ) -> None:
     source.pull()
     source.plug_in("other-size", 10)
-    fault = witness.next(lambda result: is_camera_fault(result) and "96x240" in result.health.reason)
+    fault = witness.next(lambda result: is_camera_fault(result) and "240x96" in result.health.reason)
     source.pull()
     source.plug_in("good", 10)
     witness.next(is_judged)
