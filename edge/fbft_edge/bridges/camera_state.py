@@ -55,6 +55,7 @@ class Standing:
         results: Frames, and triggers without one, whose own result has come since the bridge started.
         anomalous: How many of the frames were anomalous.
         lost: Messages missed on the way.
+        current_for_s: How long `message` still says what is true now; 0 when it does not any more.
     """
 
     verdict: Verdict
@@ -65,6 +66,7 @@ class Standing:
     results: int
     anomalous: int
     lost: int
+    current_for_s: float
 
     @property
     def is_good(self) -> bool:
@@ -148,6 +150,7 @@ class CameraState:
                 self._results,
                 self._anomalous,
                 self._lost,
+                self._current_for_s(),
             )
 
     @property
@@ -178,6 +181,11 @@ class CameraState:
             return self._frame != frame_before
         missed_before, self._missed = self._missed, (message.session, message.trigger_id)
         return message.trigger_id is not None and self._missed != missed_before
+
+    def _current_for_s(self) -> float:
+        if self._message is None or self._message.sent_s is None:
+            return 0.0
+        return max(0.0, self._message.sent_s + oldest_s(self._period_s) - self.clock())
 
     def _fault(self) -> tuple[Fault, str | None]:
         if self._message is None:

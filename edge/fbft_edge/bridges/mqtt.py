@@ -7,8 +7,9 @@ Per camera one connection, since each has one last will, and four topics under `
 - `anomaly`: each anomalous result, kept until the broker has it, the newest 64 of them;
 - `heartbeat`: every second that the bridge lives, and whether the camera is good now.
 
-A broker may outlive line and bridge, or come back alone with what it kept on disk. So nothing that says good outlives
-3 s there: a good result expires (MQTT 5), and is said again every second while it holds; a broker that knows only MQTT
+A broker may outlive line and bridge, or come back alone with what it kept on disk. So a good result says how long it is
+one, two periods after its message was sent, and is said again before that ends while it holds; a client counts from
+its arrival. Nothing that says good outlives 3 s at the broker: it expires (MQTT 5), and a broker that knows only MQTT
 3.1.1 is not asked to keep it.
 
 Birth and death are in the style of Sparkplug; the payloads are JSON, not Sparkplug B. At most one result and one
@@ -55,6 +56,7 @@ LAST_RETRY_S = 30.0
 MAX_ANOMALIES = 64
 UNSUPPORTED = "Unsupported protocol version"
 JOIN_TIMEOUT_S = 5.0
+_OTHER_UNITS = {"score": "1", "peak": "1", "good_for_s": "s"}
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 _logger = logging.getLogger(__name__)
@@ -166,7 +168,7 @@ class Uplink(Closeable):
         self._published: tuple[object, ...] | None = None
         self._expires = True
         self._beats = 0
-        self._said_s = self._beat_s = 0.0
+        self._renew_s = self._beat_s = 0.0
         self._anomalies: deque[Result] = deque()
         self._num_lost = 0
         self._problem = ""
@@ -212,13 +214,14 @@ class Uplink(Closeable):
     def _refresh_result(self, client: Client) -> None:
         standing, now_s = self._state.standing(), time.monotonic()
         identity = _identity(standing)
-        is_said = identity == self._published and not (standing.is_good and now_s - self._said_s >= BEAT_S)
+        is_said = identity == self._published and not (standing.is_good and now_s >= self._renew_s)
         if is_said or _is_on_its_way(self._result):
             return
         properties = self._expiry() if standing.is_good else None
         is_kept = self._expires or not standing.is_good
         self._result = client.publish(f"{self._topic}/result", self._payload(standing), QOS, is_kept, properties)
-        self._published, self._said_s = None if self._result.rc else identity, now_s
+        self._published = None if self._result.rc else identity
+        self._renew_s = now_s + standing.current_for_s / 2
 
     def _refresh_heartbeat(self, client: Client) -> None:
         if (now_s := time.monotonic()) - self._beat_s < BEAT_S:
@@ -329,6 +332,7 @@ class Uplink(Closeable):
         return self._json(
             verdict=standing.verdict.value,
             good=standing.is_good,
+            good_for_s=round(standing.current_for_s, 3) if standing.is_good else 0,
             fault=standing.fault.name.lower(),
             reason=standing.reason,
             results=standing.results,
@@ -350,7 +354,7 @@ class Uplink(Closeable):
             born_ns=now_ns(),
             verdicts=[verdict.value for verdict in Verdict],
             faults=[*(fault.name.lower() for fault in Fault), "bridge"],
-            units={"x": "px", "y": "px", "width": "px", "height": "px", "area": "px", "score": "1", "peak": "1"},
+            units={**dict.fromkeys(("x", "y", "width", "height", "area"), "px"), **_OTHER_UNITS},
         )
 
     def _json(self, **members: object) -> str:

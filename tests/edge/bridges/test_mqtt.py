@@ -255,6 +255,26 @@ def test_a_heartbeat_says_every_second_how_the_camera_stands(listener: Listener,
     assert (beats[-1]["good"], beats[-1]["verdict"]) == (False, "stale")
 
 
+def test_a_good_ends_by_itself_and_is_said_again_of_each_message_before_that(
+    start_line: Any, start_bridge: Any, start_broker: Any, listen: Any, eventually: Any
+) -> None:
+    broker = start_broker()
+    endpoint, line = start_line(0.2, "--repeat")
+    start_bridge("mqtt", endpoint, "--broker", f"mqtt://127.0.0.1:{broker.port}")
+    listener = listen(broker.port, "fbft/site/camera")
+    eventually(listener.result)
+    line.say("ok", 1)
+
+    def longest_run() -> int:
+        numbers = sorted({one["sequence"] for one in listener.of("result") if one["good"]})
+        starts = [number - place for place, number in enumerate(numbers)]
+        return max((starts.count(start) for start in starts), default=0)
+
+    eventually(longest_run, lambda length: length >= 5)
+    lasting = [(one["good"], one["good_for_s"]) for one in listener.of("result") if "good_for_s" in one]
+    assert all(0 < for_s <= 2.1 * 0.2 if is_good else for_s == 0 for is_good, for_s in lasting), lasting
+
+
 def good_seen(eventually: Any, listener: Listener, line: Any) -> None:
     """Say ok until the listener has seen it."""
     frames = itertools.count(1)
