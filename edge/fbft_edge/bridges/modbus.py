@@ -170,6 +170,7 @@ class _Clients:
         finally:
             task.cancel()
             self._heard_s.pop(task, None)
+            writer.close()  # here, as a task that is ended before its first step never comes to its own `finally`
 
     async def close(self) -> None:
         """End all connections."""
@@ -192,8 +193,6 @@ class _Clients:
             self._log.warn(f"Modbus: {peer} is ended: {error}")
         except (asyncio.IncompleteReadError, OSError):
             return
-        finally:
-            writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         transaction, protocol, length, number = HEADER.unpack(await reader.readexactly(HEADER.size))

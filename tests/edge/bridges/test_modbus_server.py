@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -144,3 +145,18 @@ def test_one_client_too_many_ends_the_one_that_was_silent_for_longest(
 
     serve(free_port(), steps)
     assert caplog.text.count("idle for longest") == 1
+
+
+def test_connections_that_waited_for_a_bridge_that_was_held_up_are_ended_but_for_the_newest(
+    free_port: Callable[[], int],
+) -> None:
+    port, more = free_port(), 20
+
+    async def steps(connect: Connect, station: Station) -> None:
+        waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(modbus.MAX_CONNECTIONS + more)]
+        clients = [await asyncio.open_connection(sock=client) for client in waiting]
+        assert [await is_ended(reader) for reader, _ in clients[:more]] == [True] * more
+        for _, writer in clients:
+            writer.close()
+
+    serve(port, steps)
