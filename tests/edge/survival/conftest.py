@@ -32,7 +32,7 @@ from fbft_edge.messages.ledger import LedgerSnapshot
 from fbft_edge.messages.reading import Result, decode_message
 from fbft_edge.sockets.access import authenticate
 
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0
 SIZE = (84, 84)
 DARK, BRIGHT = 20, 240
 EDGE = ("-m", "fbft_edge")

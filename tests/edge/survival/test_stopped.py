@@ -8,20 +8,24 @@ from typing import Any
 
 BURN = ("-c", "while True: pass")
 STOP_BETWEEN_BEGIN_AND_INFER = """
-import os, signal, sys, time
+import os, signal, sys, threading
 from fbft_edge.cli import main as cli
 from fbft_edge.detectors.host import OpenVinoDetector
-begin, count = OpenVinoDetector.begin, 0
+from fbft_edge.line.inference import Inference
+
+begin, stop, is_stopped = OpenVinoDetector.begin, Inference.stop, threading.Event()
+
+def stopped(inference):
+    stop(inference)
+    is_stopped.set()
 
 def stopping(detector, pixels):
-    global count
-    count += 1
-    if count == 5:
+    if threading.current_thread().name == "fbft-begin":  # and not while the line is opened
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+        is_stopped.wait()
     return begin(detector, pixels)
 
-OpenVinoDetector.begin = stopping
+OpenVinoDetector.begin, Inference.stop = stopping, stopped
 sys.exit(cli.main())
 """
 
@@ -45,7 +49,10 @@ def test_sigterm_under_load_ends_a_line_with_its_summary(
         assert witness.last(each["name"]).sequence < count
 
 
-def test_a_frame_that_is_with_the_engine_when_the_line_stops_is_no_error(configure: Any, start: Any) -> None:
+def test_a_frame_that_is_with_the_engine_when_the_line_stops_is_counted_and_no_error(
+    configure: Any, start: Any
+) -> None:
     line = start("run", "--config", configure(), program=("-c", STOP_BETWEEN_BEGIN_AND_INFER))
     assert line.wait() == 0, line.errors
-    assert ("dropped shutdown" in line.output or "replaced" in line.output, "error" in line.errors) == (True, False)
+    counted = re.search(r"^frames +captured [1-9].* fresh 0 .* shutdown [1-9]\d*  in flight 0", line.output, re.M)
+    assert (bool(counted), "error" in line.errors) == (True, False), line.output + line.errors
