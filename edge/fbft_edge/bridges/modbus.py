@@ -175,17 +175,19 @@ class _Clients:
     async def close(self) -> None:
         """End all connections."""
         tasks = list(self._heard_s)
+        self._heard_s.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # the loop's turn in which the sockets are closed
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername")
+        peer, task = writer.get_extra_info("peername"), asyncio.current_task()
         try:
-            while True:
+            # Before Python 3.12 `wait_for` may swallow that the task is cancelled (bpo-37658), so it looks for itself.
+            while task in self._heard_s:
+                self._heard_s[task] = time.monotonic()
                 await asyncio.wait_for(self._exchange(reader, writer), IDLE_S)
-                self._heard_s[asyncio.current_task()] = time.monotonic()  # type: ignore[index]
                 await asyncio.sleep(0)  # requests that are there already must not keep the others waiting
         except asyncio.TimeoutError:
             self._log.warn(f"Modbus: {peer} said nothing for {IDLE_S:g} s and is ended")

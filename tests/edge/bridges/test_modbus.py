@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -263,6 +265,36 @@ def test_a_bridge_that_ends_answers_no_more_and_its_successor_begins_anew(
     mortals.bridge, mortals.plc = serve(mortals.endpoint, port=mortals.plc.client.comm_params.port)
     block = eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
     assert block.results <= 1
+
+
+def test_clients_that_ask_without_a_pause_keep_no_bridge_from_ending(
+    start_bridge: Any, free_port: Callable[[], int]
+) -> None:
+    port, question = free_port(), struct.pack(">HHHBBHH", 1, 0, 6, 1, 4, 0, 125)
+    bridge = start_bridge("modbus", f"tcp://127.0.0.1:{free_port()}", "--listen", f"127.0.0.1:{port}")
+
+    def ask_on() -> None:
+        with socket.create_connection(("127.0.0.1", port)) as client, contextlib.suppress(OSError):
+            asking.wait()
+            while not is_over.is_set():
+                client.sendall(question)
+                if not client.recv(4096):
+                    return
+
+    clients, is_over = [threading.Thread(target=ask_on) for _ in range(4)], threading.Event()
+    asking = threading.Barrier(len(clients) + 1)
+    for client in clients:
+        client.start()
+    asking.wait()
+    time.sleep(0.5)
+    bridge.kill(signal.SIGTERM)
+    try:
+        assert bridge.popen.wait(30) == 0
+    finally:
+        is_over.set()
+        bridge.kill()
+        for client in clients:
+            client.join()
 
 
 def test_a_result_stays_until_it_is_acknowledged_and_the_next_ones_follow_in_order(
