@@ -1,8 +1,8 @@
 """A function block of IEC 61131-3 structured text in, one that runs cycle by cycle out; for the sample of docs/plc.md.
 
 No compiler or runtime of the language is to be had from the package indexes. What the sample uses is understood, and
-anything else refused: IF, assignments to variables and bits, calls of R_TRIG and TON, ADR and ^ of a REAL, SHL, the
-conversions of words, AND, OR, NOT and =.
+anything else refused: IF, FOR, assignments to variables, arrays, their elements and bits, calls of R_TRIG and TON, ADR
+and ^ of a REAL, SHL, the conversions of words, AND, OR, NOT, =, <> and +.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-TOKEN = re.compile(r"\s+|\(\*.*?\*\)|(T#\d+m?s|:=|\.\.|[A-Za-z_]\w*|\d+|[()\[\].,;:=^])", re.DOTALL)
+TOKEN = re.compile(r"\s+|\(\*.*?\*\)|(T#\d+m?s|:=|<>|\.\.|[A-Za-z_]\w*|\d+|[()\[\].,;:=^+])", re.DOTALL)
 CONVERSIONS = ("WORD_TO_DWORD", "DWORD_TO_UDINT")
-TYPES = {"BOOL": bool, "WORD": int, "DWORD": int, "UDINT": int, "REAL": float}
+TYPES = {"BOOL": bool, "WORD": int, "DWORD": int, "UDINT": int, "INT": int, "REAL": float}
 
 Evaluate = Callable[[], Any]
 
@@ -99,16 +99,23 @@ class FunctionBlock:
                 names.append(self._take())
             self._take(":")
             kind = self._take()
-            while not self._takes(";"):  # bounds of an array, what a pointer points to
-                self._take()
+            rest = []
+            while not self._takes(";"):  # bounds of an array and the type of its elements, what a pointer points to
+                rest.append(self._take())
             for name in names:
-                known = kind in BLOCKS or kind in TYPES
-                self.variables[name] = (BLOCKS[kind](now_s) if kind in BLOCKS else TYPES[kind]()) if known else None
+                if kind == "ARRAY":
+                    self.variables[name] = [TYPES[rest[-1]]()] * (int(rest[3]) + 1)
+                else:
+                    known = kind in BLOCKS or kind in TYPES
+                    self.variables[name] = (BLOCKS[kind](now_s) if kind in BLOCKS else TYPES[kind]()) if known else None
 
     def _statements(self, *ends: str) -> Callable[[], None]:
         steps = []
         while self._next not in ends:
-            steps.append(self._condition() if self._takes("IF") else self._action())
+            if self._takes("IF"):
+                steps.append(self._condition())
+            else:
+                steps.append(self._loop() if self._takes("FOR") else self._action())
         return lambda: [step() for step in steps] and None
 
     def _condition(self) -> Callable[[], None]:
@@ -126,6 +133,23 @@ class FunctionBlock:
 
         return run
 
+    def _loop(self) -> Callable[[], None]:
+        name, variables = self._take(), self.variables
+        self._take(":=")
+        first = self._sum()
+        self._take("TO")
+        last = self._sum()
+        self._take("DO")
+        body = self._statements("END_FOR")
+        self._take("END_FOR")
+        self._take(";") if self._next == ";" else None
+
+        def run() -> None:
+            for variables[name] in range(first(), last() + 1):
+                body()
+
+        return run
+
     def _action(self) -> Callable[[], None]:
         name, variables = self._take(), self.variables
         if self._takes("("):
@@ -138,6 +162,8 @@ class FunctionBlock:
             self._take(";")
             return lambda: variables[name](**{parameter: value() for parameter, value in inputs.items()})
         bit = int(self._take()) if self._takes(".") else None
+        index = self._sum() if self._takes("[") else None
+        self._take("]") if index else None
         self._take(":=")
         value = self._either()
         self._take(";")
@@ -145,8 +171,11 @@ class FunctionBlock:
             raise SyntaxError(f"{name} is not declared")
 
         def assign() -> None:
-            if bit is None:
-                variables[name] = value()
+            if index is not None:
+                variables[name][index()] = value()
+            elif bit is None:
+                new = value()
+                variables[name] = list(new) if isinstance(new, list) else new
             else:
                 variables[name] = (variables[name] & ~(1 << bit)) | (value() << bit)
 
@@ -168,10 +197,19 @@ class FunctionBlock:
         if self._takes("NOT"):
             operand = self._equal()
             return lambda: not operand()
-        value = self._operand()
+        value = self._sum()
         if self._takes("="):
-            right = self._operand()
+            right = self._sum()
             return lambda: value() == right()
+        if self._takes("<>"):
+            other = self._sum()
+            return lambda: value() != other()
+        return value
+
+    def _sum(self) -> Evaluate:
+        value = self._operand()
+        while self._takes("+"):
+            value = (lambda left, right: lambda: left() + right())(value, self._operand())
         return value
 
     def _operand(self) -> Evaluate:
@@ -194,7 +232,7 @@ class FunctionBlock:
         if self._takes("^"):  # the four bytes of a DWORD as a REAL
             return lambda: struct.unpack("<f", struct.pack("<I", variables[variables[token]]))[0]
         if self._takes("["):
-            index = self._either()
+            index = self._sum()
             self._take("]")
             value = lambda: variables[token][index()]  # noqa: E731
         else:

@@ -12,12 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import MessageError
-from fbft_edge.frames.frame import Verdict
+from fbft_edge.frames.frame import DecidedBy, Verdict
 from fbft_edge.messages.age import oldest_s
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.reading import Result
@@ -25,6 +25,7 @@ from fbft_edge.sockets.subscriber import ResultSubscriber
 
 TURN_S = 0.05
 JOIN_TIMEOUT_S = 5.0
+DECIDED_BY_NUMBERS: Mapping[DecidedBy | None, int] = {None: 0, "image": 1, "pixel": 2, "both": 3}
 VERDICT_NUMBERS = {Verdict.FAULT: 0, Verdict.OK: 1, Verdict.ANOMALOUS: 2, Verdict.STALE: 3}
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Standing:
     results: int
     anomalous: int
     lost: int
-    current_for_s: float
+    current_for_s: float = field(compare=False)  # it runs down by itself; two that differ in nothing else are the same
 
     @property
     def is_good(self) -> bool:
@@ -137,6 +138,10 @@ class CameraState:
             now_ns = message.published_ns + round((now_s - message.sent_s) * 1e9)
             return Line(message.session, now_ns, self._lost)
 
+    def is_current(self, message: Result) -> bool:
+        """True as long as a message that came is at most two periods old."""
+        return self._left_s(message) >= 0
+
     def standing(self) -> Standing:
         """How the camera stands now."""
         with self._lock:
@@ -150,7 +155,7 @@ class CameraState:
                 self._results,
                 self._anomalous,
                 self._lost,
-                self._current_for_s(),
+                0.0 if self._message is None else max(0.0, self._left_s(self._message)),
             )
 
     @property
@@ -182,19 +187,17 @@ class CameraState:
         missed_before, self._missed = self._missed, (message.session, message.trigger_id)
         return message.trigger_id is not None and self._missed != missed_before
 
-    def _current_for_s(self) -> float:
-        if self._message is None or self._message.sent_s is None:
-            return 0.0
-        return max(0.0, self._message.sent_s + oldest_s(self._period_s) - self.clock())
+    def _left_s(self, message: Result) -> float:
+        """How long a message still says what is true now; below 0 when it does not any more."""
+        return -1.0 if message.sent_s is None else message.sent_s + oldest_s(self._period_s) - self.clock()
 
     def _fault(self) -> tuple[Fault, str | None]:
         if self._message is None:
             return Fault.NO_MESSAGE, "no message yet"
-        limit_s = oldest_s(self._period_s)
         if self._message.sent_s is None:
             return Fault.NO_MESSAGE, "the messages so far may have waited on the way"
-        if self.clock() - self._message.sent_s > limit_s:
-            return Fault.SILENCE, f"no message for more than {limit_s:.3g} s"
+        if not self.is_current(self._message):
+            return Fault.SILENCE, f"no message for more than {oldest_s(self._period_s):.3g} s"
         reason = self._message.health.reason
         return (_fault_of(reason) if self._message.verdict is Verdict.FAULT else Fault.NONE), reason
 

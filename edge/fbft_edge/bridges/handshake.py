@@ -32,6 +32,7 @@ class Trigger:
 
     Attributes:
         trigger_id: Comes back with the answer.
+        part_id: The part that it is about; comes back as well.
         session: Of the line that is asked; one that was started since refuses.
         deadline_ns: On that line's clock; it refuses what reaches it later.
     """
@@ -39,6 +40,7 @@ class Trigger:
     trigger_id: str
     session: str
     deadline_ns: int
+    part_id: str | None = None
 
 
 SendTrigger = Callable[[Trigger, Done], None]
@@ -91,25 +93,26 @@ class Triggers:
         """True when there is a way to the line."""
         return self._send is not None
 
-    def write(self, is_raised: bool, line: Line | None, *, is_clear: bool = True) -> None:
+    def write(self, is_raised: bool, line: Line | None, *, is_clear: bool = True, part_id: str | None = None) -> None:
         """The PLC wrote its trigger; it counts when it rises.
 
         Args:
             is_raised: As it was written.
             line: None while the line is in fault.
             is_clear: False while a result waits to be taken.
+            part_id: The part that the trigger is about.
         """
         with self._lock:
             is_rising = is_raised and not self._is_raised
-            trigger = self._await_answer(line, is_clear=is_clear) if is_rising else None
+            trigger = self._await_answer(line, is_clear=is_clear, part_id=part_id) if is_rising else None
             self._is_raised = is_raised
             self._is_acknowledged = self._is_acknowledged and is_raised
         self._pass_on(trigger)
 
-    def ask(self, line: Line | None, told: Done) -> None:
+    def ask(self, line: Line | None, told: Done, part_id: str | None = None) -> None:
         """One trigger without signals; `told` is called, from any thread, with whether the line took it."""
         with self._lock:
-            trigger = self._await_answer(line, is_clear=True)
+            trigger = self._await_answer(line, is_clear=True, part_id=part_id)
         if trigger is None:
             told(False)
         self._pass_on(trigger, told)
@@ -156,14 +159,15 @@ class Triggers:
     def _is_ready(self, *, is_clear: bool) -> bool:
         return self._send is not None and not self._is_raised and self._awaited is None and is_clear
 
-    def _await_answer(self, line: Line | None, *, is_clear: bool) -> Trigger | None:
+    def _await_answer(self, line: Line | None, *, is_clear: bool, part_id: str | None) -> Trigger | None:
         """The trigger to be passed on; None when it is missed, as there is no line, or no room for its answer."""
         self._is_unanswered = self._send is not None
         if line is None or not self._is_ready(is_clear=is_clear):
             self._missed += 1
             return None
         self._number = self._number % MAX_TRIGGER_NUMBER + 1
-        self._awaited = Trigger(str(self._number), line.session, line.now_ns + round(TAKEN_WITHIN_S * 1e9))
+        deadline_ns = line.now_ns + round(TAKEN_WITHIN_S * 1e9)
+        self._awaited = Trigger(str(self._number), line.session, deadline_ns, part_id)
         self._missed_when_sent, self._lost_when_sent = self._missed, line.lost
         return self._awaited
 

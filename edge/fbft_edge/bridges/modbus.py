@@ -18,7 +18,14 @@ from fbft_edge.bridges.camera_state import CameraState
 from fbft_edge.bridges.handshake import ResultLatch, SendTriggerOf, Triggers
 from fbft_edge.bridges.listening import check_free
 from fbft_edge.bridges.modbus_requests import HEADER, MAX_PDU_BYTES, ExceptionCode, RefusedError, Unit, answer_to
-from fbft_edge.bridges.registers import CONTROL_ADDRESS, NUM_REGISTERS, Control, Snapshot, registers_from_snapshot
+from fbft_edge.bridges.registers import (
+    COMMAND_ADDRESS,
+    MAPS,
+    PART_REGISTERS,
+    Control,
+    Snapshot,
+    part_id_from_registers,
+)
 from fbft_edge.errors import ArgumentError
 from fbft_edge.messages.reading import Result
 from fbft_edge.sockets.access import LimitedLog
@@ -50,15 +57,15 @@ class Station:
                 self.latch.offer(result)
             self.triggers.answer(result.trigger_id)
 
-    def write_control(self, value: int) -> None:
-        """The PLC wrote its register."""
+    def write_control(self, value: int, part_id: str | None = None) -> None:
+        """The PLC wrote its register, and with it which part a trigger is about."""
         with self._lock:
             control = Control(value & (Control.TRIGGER | Control.RESULTS_ACKNOWLEDGE))
             if self.latch is not None:
                 self.latch.acknowledge(Control.RESULTS_ACKNOWLEDGE in control)
             self._control = control
             line = None if self.state.standing().fault else self.state.line()
-            self.triggers.write(Control.TRIGGER in control, line, is_clear=self._is_clear)
+            self.triggers.write(Control.TRIGGER in control, line, is_clear=self._is_clear, part_id=part_id)
 
     def snapshot(self, beats: int) -> Snapshot:
         """Everything the registers say now."""
@@ -125,20 +132,35 @@ def _unit_of(number: int, units: Sequence[Unit]) -> Unit | None:
 
 
 class _CameraUnit:
-    """A station as registers."""
+    """A station as registers.
 
-    num_registers = NUM_REGISTERS
+    A part is written in one request with the trigger that is about it: halves of two texts cannot meet here, nor a
+    trigger the part of another.
+    """
 
     def __init__(self, station: Station, beats: Callable[[], int]) -> None:
         self._station, self._beats = station, beats
+        self._log = LimitedLog()
 
-    def read(self) -> Sequence[int]:
-        return registers_from_snapshot(self._station.snapshot(self._beats()))
+    def holds(self, address: int, count: int) -> bool:
+        return any(one.holds(address, count) for one in MAPS)
+
+    def read(self, address: int, count: int) -> Sequence[int]:
+        found = next(one for one in MAPS if one.holds(address, count))
+        first = address - found.address
+        return found.values(self._station.snapshot(self._beats()))[first : first + count]
 
     def write(self, address: int, values: Sequence[int]) -> None:
-        if address != CONTROL_ADDRESS or len(values) != 1:
+        control, *part = values
+        is_control = not part and address in {one.address for one in MAPS}
+        if not is_control and (address != COMMAND_ADDRESS or len(part) != PART_REGISTERS):
             raise RefusedError(ExceptionCode.ILLEGAL_ADDRESS)
-        self._station.write_control(values[0])
+        try:
+            part_id = part_id_from_registers(part)
+        except ValueError as error:
+            self._log.warn(f"Modbus: camera {self._station.state.camera}: {error}")
+            raise RefusedError(ExceptionCode.ILLEGAL_VALUE) from error
+        self._station.write_control(control, part_id)
 
 
 class _Clients:

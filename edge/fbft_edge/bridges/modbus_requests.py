@@ -47,17 +47,16 @@ class RefusedError(Exception):
 class Unit(Protocol):
     """What answers to a unit identifier."""
 
-    @property
-    def num_registers(self) -> int:
-        """Registers from address 0 on."""
+    def holds(self, address: int, count: int) -> bool:
+        """True when these registers can be read in one request."""
         ...
 
-    def read(self) -> Sequence[int]:
-        """All registers at one moment, each from 0 to 65535."""
+    def read(self, address: int, count: int) -> Sequence[int]:
+        """Registers that it holds, as they are at one moment, each from 0 to 65535."""
         ...
 
     def write(self, address: int, values: Sequence[int]) -> None:
-        """Write registers that exist.
+        """Write registers, all or none.
 
         Raises:
             RefusedError: They cannot be written, or not so.
@@ -92,14 +91,13 @@ def answer_to(request: bytes, unit: Unit | None) -> bytes:
 def _read(fields: bytes, unit: Unit) -> bytes:
     _require(len(fields) == _RANGE.size, ExceptionCode.ILLEGAL_VALUE)
     address, count = _RANGE.unpack(fields)
-    _check(address, count, MOST_READ, unit)
-    return _words(unit.read()[address : address + count])
+    _check_read(address, count, unit)
+    return _words(unit.read(address, count))
 
 
 def _write_one(fields: bytes, unit: Unit) -> bytes:
     _require(len(fields) == _RANGE.size, ExceptionCode.ILLEGAL_VALUE)
     address, value = _RANGE.unpack(fields)
-    _check(address, 1, 1, unit)
     unit.write(address, [value])
     return fields
 
@@ -108,7 +106,7 @@ def _write_many(fields: bytes, unit: Unit) -> bytes:
     _require(len(fields) >= _WRITE_MANY.size, ExceptionCode.ILLEGAL_VALUE)
     address, count, num_bytes = _WRITE_MANY.unpack_from(fields)
     values = _values(fields[_WRITE_MANY.size :], count, num_bytes)
-    _check(address, count, _MOST_WRITTEN, unit)
+    _require(0 < count <= _MOST_WRITTEN, ExceptionCode.ILLEGAL_VALUE)
     unit.write(address, values)
     return fields[: _RANGE.size]
 
@@ -117,10 +115,10 @@ def _write_and_read(fields: bytes, unit: Unit) -> bytes:
     _require(len(fields) >= _READ_WRITE.size, ExceptionCode.ILLEGAL_VALUE)
     address, count, written_address, written_count, num_bytes = _READ_WRITE.unpack_from(fields)
     values = _values(fields[_READ_WRITE.size :], written_count, num_bytes)
-    _check(address, count, MOST_READ, unit)
-    _check(written_address, written_count, _MOST_WRITTEN_WHEN_READ, unit)
+    _require(0 < written_count <= _MOST_WRITTEN_WHEN_READ, ExceptionCode.ILLEGAL_VALUE)
+    _check_read(address, count, unit)
     unit.write(written_address, values)
-    return _words(unit.read()[address : address + count])
+    return _words(unit.read(address, count))
 
 
 _FUNCTIONS: Mapping[int, Callable[[bytes, Unit], bytes]] = {
@@ -137,9 +135,9 @@ def _require(is_met: bool, code: ExceptionCode) -> None:
         raise RefusedError(code)
 
 
-def _check(address: int, count: int, most: int, unit: Unit) -> None:
-    _require(0 < count <= most, ExceptionCode.ILLEGAL_VALUE)
-    _require(address + count <= unit.num_registers, ExceptionCode.ILLEGAL_ADDRESS)
+def _check_read(address: int, count: int, unit: Unit) -> None:
+    _require(0 < count <= MOST_READ, ExceptionCode.ILLEGAL_VALUE)
+    _require(unit.holds(address, count), ExceptionCode.ILLEGAL_ADDRESS)
 
 
 def _values(encoded: bytes, count: int, num_bytes: int) -> Sequence[int]:

@@ -56,7 +56,7 @@ LAST_RETRY_S = 30.0
 MAX_ANOMALIES = 64
 UNSUPPORTED = "Unsupported protocol version"
 JOIN_TIMEOUT_S = 5.0
-_OTHER_UNITS = {"score": "1", "peak": "1", "good_for_s": "s"}
+_OTHER_UNITS = {"score": "1", "peak": "1", "peak_xy": "px", "good_for_s": "s"}
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 _logger = logging.getLogger(__name__)
@@ -381,10 +381,15 @@ def _result_members(result: Result | None) -> Mapping[str, object]:
         "sequence": result.sequence,
         "frame_id": result.frame_id,
         "trigger_id": result.trigger_id,
+        "part_id": result.part_id,
         "captured_ns": result.captured_ns,
         "published_ns": result.published_ns,
         "score": result.score,
         "image_threshold": result.image_threshold,
+        "peak": result.peak,
+        "peak_xy": result.peak_xy,
+        "pixel_threshold": result.pixel_threshold,
+        "decided_by": result.decided_by,
         "regions": [_region_members(region) for region in result.regions],
         "missed_triggers": result.ledger.missed_triggers,
         "bundle_sha256": result.bundle_sha256,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 import socket
@@ -37,8 +38,10 @@ from fbft_edge.clock import now_ns
 from fbft_edge.errors import ArgumentError
 from fbft_edge.extras import require_extra
 from fbft_edge.frames.explanation import explained
-from fbft_edge.frames.frame import Verdict
+from fbft_edge.frames.frame import MAX_REGIONS, Verdict
 from fbft_edge.messages.reading import Result
+from fbft_edge.names import PART_ID_PATTERN, PART_ID_RULE
+from fbft_edge.sockets.access import LimitedLog
 
 if TYPE_CHECKING:
     from asyncua import Node, Server, ua
@@ -190,13 +193,12 @@ async def _address_space(
         parent = await root.add_object(ua.NodeId(name, index), ua.QualifiedName(name, index))
         nodes = {variable.name: await _add_variable(parent, index, variable) for variable in VARIABLES}
         triggers = Triggers(send and partial(send, name))
-        if triggers.can_send:
-            await _add_trigger(parent, index, state, triggers)
         events = await server.get_event_generator(event_type, ua.ObjectIds.Server)
         events.event.SourceNode, events.event.SourceName = parent.nodeid, name
         events.event.Severity = SEVERITY
-        cameras.append(_CameraObject(state, triggers, nodes, events))
-        cameras[-1].guard(server.iserver.aspace)
+        cameras.append(_CameraObject(state, triggers, nodes, events, server.iserver.aspace))
+        if triggers.can_send:
+            await _add_triggers(parent, index, cameras[-1])
     return cameras
 
 
@@ -230,89 +232,130 @@ async def _set_type(node: Node, type_id: int) -> None:
     await node.add_reference(ua.NodeId(type_id), ua.ObjectIds.HasTypeDefinition)
 
 
-async def _add_trigger(parent: Node, index: int, state: CameraState, triggers: Triggers) -> None:
+async def _add_triggers(parent: Node, index: int, camera: _CameraObject) -> None:
     from asyncua import ua, uamethod
 
-    async def trigger(_: Any) -> bool:
-        loop = asyncio.get_running_loop()
-        is_taken: asyncio.Future[bool] = loop.create_future()
-        line = None if state.standing().fault else state.line()
-        triggers.ask(line, lambda taken: loop.call_soon_threadsafe(is_taken.set_result, taken))
-        return await is_taken
+    async def trigger(_: Any) -> Any:
+        return await camera.trigger()
 
-    node_id = ua.NodeId(f"{state.camera}.Trigger", index)
-    name = ua.QualifiedName("Trigger", index)
-    await parent.add_method(node_id, name, uamethod(trigger), [], [ua.VariantType.Boolean])
+    async def trigger_part(_: Any, part_id: Any = None) -> Any:
+        return await camera.trigger_part(part_id)
+
+    about = ua.LocalizedText(f"part or serial number, {PART_ID_RULE}; comes back as PartId")
+    part = ua.Argument("PartId", ua.NodeId(ua.ObjectIds.String), ua.ValueRank.Scalar, Description=about)
+    for name, method, inputs in (("Trigger", trigger, []), ("TriggerPart", trigger_part, [part])):
+        node_id = ua.NodeId(f"{camera.state.camera}.{name}", index)
+        outputs = [ua.VariantType.Boolean]
+        await parent.add_method(node_id, ua.QualifiedName(name, index), uamethod(method), inputs, outputs)
 
 
-class _Guarded:
-    """A variable's value, which is Bad from the moment on at which it would be too old."""
+class _Trust:
+    """How long what was written of a camera may be believed: until the newest message behind it is too old.
 
-    def __init__(self, value: ua.DataValue, is_outdated: Callable[[], bool]) -> None:
-        self._value, self._is_outdated = value, is_outdated
+    Values ask for it when they are sent, so it holds for a Read and for what waits in a subscription alike, also in a
+    bridge that was held up, by SIGSTOP for instance, and answers before it refreshes.
+    """
 
-    def write(self, node: object, attribute: object, value: ua.DataValue) -> None:
-        self._value = value
+    def __init__(self, state: CameraState) -> None:
+        self._state = state
+        self.message: Result | None = None
 
-    def read(self, node_id: object, attribute: object) -> ua.DataValue:
-        from asyncua import ua
+    def is_over(self) -> bool:
+        return self.message is not None and not self._state.is_current(self.message)
 
-        if not self._is_outdated():
-            return self._value
-        return ua.DataValue(ua.Variant(), ua.StatusCode(ua.StatusCodes.BadNoCommunication))
+
+@functools.cache
+def _trusted_value() -> type[ua.DataValue]:
+    from asyncua import ua
+
+    class TrustedValue(ua.DataValue):  # type: ignore[misc]
+        """A value that is Bad from the moment on at which its trust is over."""
+
+        is_over: Callable[[], bool] = staticmethod(lambda: False)
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("Value", "StatusCode") and object.__getattribute__(self, "is_over")():
+                is_value = name == "Value"
+                return ua.Variant() if is_value else ua.StatusCode(ua.StatusCodes.BadNoCommunication)
+            return object.__getattribute__(self, name)
+
+        def __deepcopy__(self, memo: object) -> ua.DataValue:
+            return ua.DataValue(self.Value, self.StatusCode, self.SourceTimestamp, self.ServerTimestamp)
+
+    return TrustedValue
 
 
 class _CameraObject:
     """One camera in the address space."""
 
-    def __init__(self, state: CameraState, triggers: Triggers, nodes: dict[str, Node], events: EventGenerator) -> None:
+    def __init__(
+        self,
+        state: CameraState,
+        triggers: Triggers,
+        nodes: dict[str, Node],
+        events: EventGenerator,
+        space: AddressSpace,
+    ) -> None:
         self.state, self._triggers = state, triggers
-        self._nodes, self._events = nodes, events
+        self._nodes, self._events, self._space = nodes, events, space
+        self._trust = _Trust(state)
         self._written: tuple[Standing, bool] | None = None
         self._waiting: deque[Result] = deque(maxlen=MAX_EVENTS)
+        self._lock = asyncio.Lock()
+        self._log = LimitedLog()
 
     def offer(self, result: Result) -> None:
         self._triggers.answer(result.trigger_id)
         if result.verdict is Verdict.ANOMALOUS:
             self._waiting.append(result)
 
-    def guard(self, space: AddressSpace) -> None:
-        """Let a Read ask how old the result is.
+    async def trigger(self, part_id: str | None = None) -> bool:
+        """Ask the line; true when it took the trigger. From then on nothing is good that it does not answer."""
+        loop = asyncio.get_running_loop()
+        is_taken: asyncio.Future[bool] = loop.create_future()
+        line = None if self.state.standing().fault else self.state.line()
+        self._triggers.ask(line, lambda taken: loop.call_soon_threadsafe(is_taken.set_result, taken), part_id)
+        await self._refresh_values()
+        return await is_taken
 
-        A bridge that was held up, by SIGSTOP for instance, answers requests that waited before it refreshes.
-        """
+    async def trigger_part(self, part_id: object) -> ua.StatusCode | bool:
+        """Ask the line for the verdict about a part."""
         from asyncua import ua
 
-        for variable in VARIABLES:
-            if variable.about_result:
-                node_id = self._nodes[variable.name].nodeid
-                value = _Guarded(space.read_attribute_value(node_id, ua.AttributeIds.Value), self._is_outdated)
-                space.set_attribute_value_setter(node_id, ua.AttributeIds.Value, value.write)
-                space.set_attribute_value_callback(node_id, ua.AttributeIds.Value, value.read)
-
-    def _is_outdated(self) -> bool:
-        """True when what was written is no fault and now there is one."""
-        is_believed = self._written is not None and self._written[0].fault is Fault.NONE
-        return is_believed and self.state.standing().fault is not Fault.NONE
+        if not isinstance(part_id, str) or not PART_ID_PATTERN.fullmatch(part_id):
+            self._log.warn(f"OPC UA: camera {self.state.camera}: part {part_id!r:.80} is refused; use {PART_ID_RULE}")
+            return ua.StatusCode(ua.StatusCodes.BadInvalidArgument)
+        return await self.trigger(part_id)
 
     async def refresh(self, beats: int) -> None:
-        standing, line = self.state.standing(), self.state.line()
-        if line is not None:
-            self._triggers.note_line(line)
-        signals = self._triggers.signals(not standing.fault)
-        if signals.is_unanswered and standing.is_good:  # that is about the part before
-            standing = replace(standing, verdict=Verdict.STALE)
-        if (standing, signals.is_busy) != self._written:
-            await self._write(standing, is_busy=signals.is_busy)
-            self._written = standing, signals.is_busy
+        await self._refresh_values()
         await self._write_heartbeat(beats)
         while self._waiting:
             await self._send_event(self._waiting.popleft())
 
+    async def _refresh_values(self) -> None:
+        async with self._lock:
+            standing, line = self.state.standing(), self.state.line()
+            if line is not None:
+                self._triggers.note_line(line)
+            signals = self._triggers.signals(not standing.fault)
+            if signals.is_unanswered and standing.is_good:  # that is about the part before
+                standing = replace(standing, verdict=Verdict.STALE)
+            if self._trust.is_over() or standing.fault:
+                if self._trust.is_over() and not standing.fault:
+                    # Who was told so meanwhile hears of what comes now, even if it is the same as before.
+                    silent = replace(standing, verdict=Verdict.FAULT, fault=Fault.SILENCE)
+                    await self._write(silent, is_busy=signals.is_busy)
+                self._trust = _Trust(self.state)
+            if (standing, signals.is_busy) != self._written:
+                self._written = standing, signals.is_busy
+                self._trust.message = None if standing.fault else standing.message
+                await self._write(standing, is_busy=signals.is_busy)
+
     async def _write(self, standing: Standing, *, is_busy: bool) -> None:
         from asyncua import ua
 
-        message = None if standing.fault is Fault.SILENCE else standing.message
+        trusted, message = _trusted_value(), None if standing.fault is Fault.SILENCE else standing.message
         values = {**camera_values(standing, message), "Busy": is_busy}
         captured = time_from_ns((message.captured_ns if message else None) or now_ns())
         published = time_from_ns(message.published_ns if message else now_ns())
@@ -321,8 +364,11 @@ class _CameraObject:
             if variable.name in values:
                 status = bad if variable.about_result else ua.StatusCode()
                 source = captured if variable.about_result else published
-                value = ua.DataValue(_value(values[variable.name], variable), status, source, time_from_ns(now_ns()))
-                await self._nodes[variable.name].write_attribute(ua.AttributeIds.Value, value)
+                value = trusted(_value(values[variable.name], variable), status, source, time_from_ns(now_ns()))
+                if variable.about_result:
+                    object.__setattr__(value, "is_over", self._trust.is_over)
+                node_id = self._nodes[variable.name].nodeid
+                await self._space.write_attribute_value(node_id, ua.AttributeIds.Value, value)
 
     async def _write_heartbeat(self, beats: int) -> None:
         from asyncua import ua
@@ -347,7 +393,11 @@ def event_text(result: Result) -> str:
     numbers = (
         "" if result.score is None else f": {explained(result.score, result.image_threshold, *peak, result.decided_by)}"
     )
-    return f"{result.camera}: frame {result.frame_id} is anomalous{numbers}; {len(result.regions)} regions"
+    part = "" if result.part_id is None else f" of part {result.part_id!r}"
+    num_regions = len(result.regions)
+    at_least = "at least " if num_regions == MAX_REGIONS else ""
+    regions = f"{at_least}{num_regions} region{'' if num_regions == 1 else 's'}"
+    return f"{result.camera}: frame {result.frame_id}{part} is anomalous{numbers}; {regions}"
 
 
 def _variant_type(kind: str) -> ua.VariantType:

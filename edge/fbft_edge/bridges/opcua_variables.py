@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from fbft_edge.bridges.camera_state import VERDICT_NUMBERS, Fault, Standing
+from fbft_edge.bridges.camera_state import DECIDED_BY_NUMBERS, VERDICT_NUMBERS, Fault, Standing
 from fbft_edge.frames.frame import Region
 from fbft_edge.messages.reading import Result
 from fbft_edge.names import MAX_SIDE_PX
@@ -46,6 +46,7 @@ class Variable:
 NAMESPACE = "urn:fbft-edge:results"
 _VERDICTS = tuple(verdict.value for verdict in sorted(VERDICT_NUMBERS, key=VERDICT_NUMBERS.__getitem__))
 _FAULTS = tuple(fault.name.lower() for fault in Fault)
+_DECIDED_BY = tuple(name or "none" for name in DECIDED_BY_NUMBERS)
 _SIDE_PX = float(MAX_SIDE_PX)
 
 VARIABLES = (
@@ -53,8 +54,14 @@ VARIABLES = (
     Variable("Good", "Boolean", "true for a frame within both thresholds, repeated for stale_after_s"),
     Variable("Score", "Double", "image score", unit="1", high=4.0),
     Variable("ImageThreshold", "Double", "scores above it are anomalous", unit="1", high=4.0),
+    Variable("Peak", "Double", "largest anomaly value of the frame", unit="1", high=4.0),
+    Variable("PeakX", "Int64", "where that lies; -1: not told", unit="px", high=_SIDE_PX),
+    Variable("PeakY", "Int64", "where that lies; -1: not told", unit="px", high=_SIDE_PX),
+    Variable("PixelThreshold", "Double", "anomaly values above it are anomalous; 0: not told", unit="1", high=4.0),
+    Variable("DecidedBy", "Int32", "which threshold was exceeded; 0 also when not told", states=_DECIDED_BY),
     Variable("FrameId", "Int64", "which frame; -1: none"),
     Variable("TriggerId", "String", "of the trigger that asked for the frame; empty: none"),
+    Variable("PartId", "String", "of the part that the trigger was about; empty: none"),
     Variable("Captured", "DateTime", "when the frame left the camera"),
     Variable("RegionX", "UInt32[]", "left edges of the defects, largest peak first", unit="px", high=_SIDE_PX),
     Variable("RegionY", "UInt32[]", "their top edges", unit="px", high=_SIDE_PX),
@@ -80,8 +87,14 @@ EVENT = "AnomalyEventType"
 EVENT_FIELDS = (
     "FrameId",
     "TriggerId",
+    "PartId",
     "Score",
     "ImageThreshold",
+    "Peak",
+    "PeakX",
+    "PeakY",
+    "PixelThreshold",
+    "DecidedBy",
     "BundleSha256",
     *(variable.name for variable in VARIABLES if variable.is_array),
 )
@@ -117,14 +130,21 @@ def _message_values(message: Result | None) -> dict[str, object]:
 def result_values(result: Result | None) -> dict[str, object]:
     """What a result says of its frame, by variable."""
     regions: Sequence[Region] = () if result is None else result.regions
+    peak_x, peak_y = (None if result is None else result.peak_xy) or (-1, -1)
     left, top, right, bottom = (
         ([], [], [], []) if not regions else map(list, zip(*(r.box_xyxy for r in regions), strict=True))
     )
     return {
         "Score": 0.0 if result is None else result.score or 0.0,
         "ImageThreshold": 0.0 if result is None else result.image_threshold,
+        "Peak": 0.0 if result is None else result.peak or 0.0,
+        "PeakX": peak_x,
+        "PeakY": peak_y,
+        "PixelThreshold": 0.0 if result is None else result.pixel_threshold or 0.0,
+        "DecidedBy": DECIDED_BY_NUMBERS[None if result is None else result.decided_by],
         "FrameId": -1 if result is None or result.frame_id is None else result.frame_id,
         "TriggerId": "" if result is None else result.trigger_id or "",
+        "PartId": "" if result is None else result.part_id or "",
         "Captured": time_from_ns(0 if result is None else result.captured_ns or 0),
         "RegionX": left,
         "RegionY": top,

@@ -77,6 +77,7 @@ class TriggerSender(Closeable):
                 timeout_s=rest_s + GRACE_S,
                 camera=camera,
                 trigger_id=trigger.trigger_id,
+                part_id=trigger.part_id,
                 session=trigger.session,
                 deadline_s=trigger.deadline_ns / 1e9,
             )

@@ -220,6 +220,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     trigger = verbs.add_parser(TRIGGER_COMMAND, help="let a camera take a frame")
     trigger.add_argument("--camera", required=True, metavar="NAME", help="the camera's name in the topic")
     trigger.add_argument("--trigger-id", metavar="ID", help="comes back in the message that answers")
+    trigger.add_argument("--part-id", metavar="ID", help="part or serial number; comes back as well")
     status = verbs.add_parser(STATUS_COMMAND, help="what the line does")
     reload = verbs.add_parser(RELOAD_COMMAND, help="inspect with another bundle from the next frame on")
     reload.add_argument("bundle", metavar="BUNDLE", help="the bundle's path on the line's machine")
@@ -243,7 +244,7 @@ def _command(args: argparse.Namespace) -> int:
 
     from fbft_edge.sockets.command_client import CommandClient
 
-    named = {name: getattr(args, name, None) for name in ("camera", "trigger_id", "bundle", "force")}
+    named = {name: getattr(args, name, None) for name in ("camera", "trigger_id", "part_id", "bundle", "force")}
     arguments = {name: value for name, value in named.items() if value is not None}
     with CommandClient(args.connect, server_key=args.server_key, secret_key=args.secret_key) as line:
         print(json.dumps(line.call(args.verb, timeout_s=args.timeout, **arguments), indent=2))

@@ -24,6 +24,7 @@ from fbft_edge.jobs.results_file import results_file
 DIFFERENCES = "differences.png"
 _AS_PUBLISHED = (Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE)
 _NUM_PAIRS = 8
+_ABOUT = ("camera", "session", "sequence", "frame_id", "captured_ns", "trigger_id", "part_id")
 
 
 @dataclass(slots=True)
@@ -137,7 +138,7 @@ def _result(replayed: Replayed) -> dict[str, Any]:
     result, published = comparison.recording.result, comparison.recording.detection
     return {
         **about,
-        **{name: getattr(result, name) for name in ("camera", "session", "sequence", "frame_id", "captured_ns")},
+        **{name: getattr(result, name) for name in _ABOUT},
         "published": _described(published, comparison.recording.engine, result.bundle_sha256),
         "replayed": _described(comparison.detection, comparison.engine, comparison.bundle_sha256),
         "score_change": comparison.score_change,
@@ -150,6 +151,9 @@ def _described(detection: Detection, engine: str, bundle_sha256: str) -> dict[st
     return {
         "verdict": _verdict(detection),
         "score": detection.score,
+        "peak": detection.peak,
+        "peak_xy": detection.peak_xy,
+        "decided_by": detection.decided_by,
         "mask_px": int(np.count_nonzero(detection.mask)),
         "engine": engine,
         "bundle_sha256": bundle_sha256,

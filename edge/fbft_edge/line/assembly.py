@@ -257,21 +257,24 @@ class _Line:
         self._say(f"commands: {server.endpoint}")
 
     def _trigger(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        trigger_id, deadline_s = arguments.get("trigger_id"), arguments.get("deadline_s")
-        session, stations = arguments.get("session"), self._pipeline.stations
+        trigger_id, part_id = arguments.get("trigger_id"), arguments.get("part_id")
+        session, deadline_s = arguments.get("session"), arguments.get("deadline_s")
+        stations = self._pipeline.stations
         station = stations.get(str(arguments.get("camera")))
-        is_typed = isinstance(trigger_id, str | None) and isinstance(deadline_s, int | float | None)
+        is_typed = isinstance(deadline_s, int | float | None) and all(
+            isinstance(text, str | None) for text in (trigger_id, part_id)
+        )
         if station is None or not is_typed or isinstance(deadline_s, bool):
             raise CommandError(
-                f'trigger takes "camera", one of {", ".join(stations)}, and perhaps "trigger_id" and "session", texts, '
-                'and "deadline_s", a number; send it so'
+                f'trigger takes "camera", one of {", ".join(stations)}, and perhaps "trigger_id", "part_id" and '
+                '"session", texts, and "deadline_s", a number; send it so'
             )
         if session not in (None, station.session):
             raise CommandError(
                 f"camera {station.name!r}: the trigger was meant for another run of this line, session {session!r}; "
                 "wait for a message of this one, and trigger again"
             )
-        station.trigger(trigger_id, None if deadline_s is None else round(deadline_s * 1e9))
+        station.trigger(trigger_id, None if deadline_s is None else round(deadline_s * 1e9), part_id)
         return {"camera": station.name}
 
     def _status(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -51,6 +51,11 @@ class Acquisition:
         """Of the trigger that asked for it."""
         return None if self.request is None else self.request.trigger_id
 
+    @property
+    def part_id(self) -> str | None:
+        """Of the part that the trigger was about."""
+        return None if self.request is None else self.request.part_id
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:

@@ -119,14 +119,14 @@ class Intake:
         with self._lock:
             return None if self._is_finished or not self._waiting else self._waiting.popleft()
 
-    def trigger(self, trigger_id: str | None, deadline_ns: int | None = None) -> None:
+    def trigger(self, trigger_id: str | None, deadline_ns: int | None = None, part_id: str | None = None) -> None:
         """Ask for one acquisition; see `fbft_edge.line.station.Station.trigger`."""
         if self._trigger is None:
             raise ArgumentError(
                 f"camera {self._camera.name!r} runs with trigger {self._trigger_name!r}, not by command; "
                 'set trigger = "software" for it'
             )
-        request = self._trigger.ask(trigger_id, now_ns(), deadline_ns)
+        request = self._trigger.ask(trigger_id, now_ns(), deadline_ns, part_id)
         try:
             if isinstance(self._camera, Triggerable):
                 self._camera.trigger()

@@ -116,7 +116,8 @@ def said_in(period: Period, memory: Memory, settings: Settings) -> Said:
         reason = (
             f"trigger: no frame within {(period.published_ns - period.missed.asked_ns) / 1e9:.3f} s of {period.missed}"
         )
-        result = encode_no_detection(None, reason, period.missed.trigger_id, period.line.bundle)
+        missed = period.missed
+        result = encode_no_detection(None, reason, missed.trigger_id, period.line.bundle, missed.part_id)
         return _fault(result, reason, replace(memory, error=reason))
     if (fault := period.line.engine_fault or period.camera_error) is not None:
         return _fault(encode_no_detection(bundle=period.line.bundle), fault, memory)
@@ -130,7 +131,8 @@ def _about(finished: Finished, period: Period, memory: Memory, settings: Setting
         return _fault(result, result.error, replace(memory, error=result.error), finished.cause)
     if 0 < (limit_s := settings.late_after_s or 0.0) < age_ns / 1e9:
         reason = f"inference: {too_late(frame, age_ns)} with its result, the limit is {limit_s:.4g} s"
-        late = encode_no_detection(frame, reason, finished.acquisition.trigger_id, result.bundle)
+        asked = finished.acquisition
+        late = encode_no_detection(frame, reason, asked.trigger_id, result.bundle, asked.part_id)
         return _fault(late, reason, replace(memory, error=reason), "too_late")
     spoken = Memory(result, may_repeat=True)
     health = _lesser_health(replace(period, silence_ns=0), spoken)

@@ -98,22 +98,25 @@ class Station:
         """What ended the capturing thread before its time, or None."""
         return self._intake.failure
 
-    def trigger(self, trigger_id: str | None = None, deadline_ns: int | None = None) -> None:
+    def trigger(
+        self, trigger_id: str | None = None, deadline_ns: int | None = None, part_id: str | None = None
+    ) -> None:
         """Ask for one acquisition: the first frame captured from now on is inspected.
 
-        The identifier comes back in the one message that answers: a verdict, or a fault. It may be called from any
+        The identifiers come back in the one message that answers: a verdict, or a fault. It may be called from any
         thread.
 
         Args:
             trigger_id: 1 to 64 printable characters of ASCII.
             deadline_ns: On the session clock; later the trigger is refused.
+            part_id: Of the part that it is about, 1 to 64 printable characters of ASCII.
 
         Raises:
-            ArgumentError: The deadline is over, the last trigger is not answered yet, the identifier cannot stand in a
+            ArgumentError: The deadline is over, the last trigger is not answered yet, an identifier cannot stand in a
                 message, or the camera does not wait for software triggers.
             CameraError: The camera did not take the command to release its shutter.
         """
-        self._intake.trigger(trigger_id, deadline_ns)
+        self._intake.trigger(trigger_id, deadline_ns, part_id)
 
     def capture(self) -> None:
         """Read frames until the source ends or the station is closed: the work of one thread."""
@@ -184,17 +187,18 @@ class Station:
         acquisition, found = inspection.acquisition, inspection.found
         model = inspection.model
         bundle = encode_bundle(model.image_threshold, model.bundle_sha256, model.pixel_threshold)
-        trigger_id, frame = acquisition.trigger_id, acquisition.frame
+        trigger_id, part_id, frame = acquisition.trigger_id, acquisition.part_id, acquisition.frame
         if (refusal := acquisition.refusal) is not None:
-            return Finished(acquisition, encode_no_detection(frame, refusal, trigger_id, bundle), None, "too_late")
+            late = encode_no_detection(frame, refusal, trigger_id, bundle, part_id)
+            return Finished(acquisition, late, None, "too_late")
         try:
             if isinstance(found, Exception):
                 raise found
-            result = encode_detection(frame, found, self._settings.with_preview, trigger_id, bundle)
+            result = encode_detection(frame, found, self._settings.with_preview, trigger_id, bundle, part_id)
         except Exception as error:
             reason = reason_of("inference", error)
             self._log.error("%s", reason, exc_info=None if isinstance(error, FbftError) else error)
-            return Finished(acquisition, encode_no_detection(frame, reason, trigger_id, bundle), None)
+            return Finished(acquisition, encode_no_detection(frame, reason, trigger_id, bundle, part_id), None)
         waited_ns = inspection.begun_ns - acquisition.arrived_ns
         inferred_ns = inspection.ended_ns - inspection.begun_ns
         encoded_ns = time.monotonic_ns() - inspection.ended_ns

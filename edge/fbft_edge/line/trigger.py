@@ -11,15 +11,22 @@ from dataclasses import dataclass
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Frame
-from fbft_edge.names import TRIGGER_ID_PATTERN
+from fbft_edge.names import PART_ID_PATTERN, PART_ID_RULE, TRIGGER_ID_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One trigger: its identifier, if it has one, and when it came, on the session clock."""
+    """One trigger.
+
+    Attributes:
+        trigger_id: Its identifier, if it has one.
+        asked_ns: When it came, on the session clock.
+        part_id: Of the part that it is about, if that was said.
+    """
 
     trigger_id: str | None
     asked_ns: int
+    part_id: str | None = None
 
     def __str__(self) -> str:
         return "the trigger" if self.trigger_id is None else f"trigger {self.trigger_id!r}"
@@ -44,11 +51,13 @@ class SoftwareTrigger:
         """True while a trigger is not answered."""
         return self._pending is not None
 
-    def ask(self, trigger_id: str | None, asked_ns: int, deadline_ns: int | None = None) -> Request:
+    def ask(
+        self, trigger_id: str | None, asked_ns: int, deadline_ns: int | None = None, part_id: str | None = None
+    ) -> Request:
         """Take a trigger.
 
         Raises:
-            ArgumentError: It comes after its deadline, the last trigger is not answered yet, or the identifier cannot
+            ArgumentError: It comes after its deadline, the last trigger is not answered yet, or an identifier cannot
                 stand in a message.
         """
         if deadline_ns is not None and asked_ns > deadline_ns:
@@ -60,6 +69,8 @@ class SoftwareTrigger:
             raise ArgumentError(
                 f"trigger {trigger_id[:80]!r} cannot stand in a message; use 1 to 64 printable characters of ASCII"
             )
+        if part_id is not None and not PART_ID_PATTERN.fullmatch(part_id):
+            raise ArgumentError(f"part {part_id[:80]!r} cannot stand in a message; use {PART_ID_RULE}")
         with self._lock:
             if self._pending is not None:
                 age_s = (asked_ns - self._pending.asked_ns) / 1e9
@@ -67,7 +78,7 @@ class SoftwareTrigger:
                     f"camera {self._camera!r} has not answered {self._pending} of {age_s:.3f} s ago; "
                     "wait for its message before the next trigger"
                 )
-            self._pending, self._is_acquired = Request(trigger_id, asked_ns), False
+            self._pending, self._is_acquired = Request(trigger_id, asked_ns, part_id), False
             return self._pending
 
     def acquire(self, frame: Frame) -> Request | None:

@@ -89,6 +89,7 @@ class Result:
             `both`. None when it is not anomalous, or when the publisher does not tell.
         peak: Largest map value; None without a detection, or when the publisher does not tell.
         peak_xy: Where that lies in the frame, x and y; None without it, or when the publisher does not tell.
+        part_id: Of the part that the trigger was about, as it was given with it; None without one.
         sent_s: When the message was sent, seconds of `time.monotonic` here; None when that is not known. Filled in by
             the subscriber.
         period_s: Between messages; None when that is not known. Filled in by the subscriber.
@@ -116,6 +117,7 @@ class Result:
     decided_by: DecidedBy | None = None
     peak: float | None = None
     peak_xy: tuple[int, int] | None = None
+    part_id: str | None = None
     sent_s: float | None = None
     period_s: float | None = None
 
@@ -187,6 +189,7 @@ def decode_message(parts: Sequence[Part]) -> Result:
         decided_by=header.decided_by,
         peak=header.peak,
         peak_xy=header.peak_xy,
+        part_id=header.part_id,
     )
 
 

@@ -69,7 +69,12 @@ class EncodedResult:
 
 
 def encode_detection(
-    frame: Frame, detection: Detection, with_preview: bool = False, trigger_id: str | None = None, bundle: str = ""
+    frame: Frame,
+    detection: Detection,
+    with_preview: bool = False,
+    trigger_id: str | None = None,
+    bundle: str = "",
+    part_id: str | None = None,
 ) -> EncodedResult:
     """Encode what a detector said about a frame.
 
@@ -81,6 +86,7 @@ def encode_detection(
         with_preview: Add a small JPEG of the frame.
         trigger_id: Of the trigger that asked for the frame.
         bundle: From `encode_bundle`, when the writer is not to name its own.
+        part_id: Of the part that the trigger was about.
 
     Raises:
         ValueError: A number in the detection is not finite, or its mask is too large for a message.
@@ -96,6 +102,7 @@ def encode_detection(
         regions=[_region_json(region) for region in detection.regions[:MAX_REGIONS]],
         mask={"height": height, "width": width, "encoding": MASK_ENCODING},
         trigger_id=trigger_id,
+        part_id=part_id,
         peak=float(detection.peak),
         peak_xy=None if detection.peak_xy is None else [int(position) for position in detection.peak_xy],
         decided_by=detection.decided_by,
@@ -106,11 +113,15 @@ def encode_detection(
 
 
 def encode_no_detection(
-    frame: Frame | None = None, error: str | None = None, trigger_id: str | None = None, bundle: str = ""
+    frame: Frame | None = None,
+    error: str | None = None,
+    trigger_id: str | None = None,
+    bundle: str = "",
+    part_id: str | None = None,
 ) -> EncodedResult:
     """Encode a failed inspection of a frame, or, without a frame, that nothing was inspected."""
     frame_id, captured_ns = (None, None) if frame is None else (frame.frame_id, frame.captured_ns)
-    about = {"frame_id": frame_id, "captured_ns": captured_ns, "trigger_id": trigger_id}
+    about = {"frame_id": frame_id, "captured_ns": captured_ns, "trigger_id": trigger_id, "part_id": part_id}
     fields = _members(**about, **_NOTHING_FOUND)
     return EncodedResult(Verdict.FAULT, captured_ns, None, error, fields, b"", None, bundle)
 

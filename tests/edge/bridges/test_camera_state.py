@@ -69,6 +69,14 @@ def test_before_the_first_message_there_is_a_fault() -> None:
     assert (standing.verdict, standing.fault, standing.is_good) == (Verdict.FAULT, Fault.NO_MESSAGE, False)
 
 
+def test_standings_between_two_messages_are_the_same_however_old_they_have_become() -> None:
+    line = Line()
+    state = running(line)
+    before = state.standing()
+    line.now_s += 0.5 * PERIOD_S
+    assert (state.standing() == before, state.standing().current_for_s < before.current_for_s) == (True, True)
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_only_ok_is_good(verdict: Verdict) -> None:
     line = Line()

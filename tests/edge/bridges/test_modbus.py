@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fbft_edge.bridges.camera_state import Fault
-from fbft_edge.bridges.registers import NUM_REGISTERS, REGIONS_SHOWN, REGISTERS, Control, Status
+from fbft_edge.bridges.modbus_requests import ExceptionCode
+from fbft_edge.bridges.registers import COMMAND_ADDRESS, MAP_1, MAP_2, PART_REGISTERS, Control, RegisterMap, Status
 from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError
 from fbft_edge.sockets.access import CurveServer
@@ -49,22 +50,29 @@ class Plc:
         self.client = ModbusTcpClient("127.0.0.1", port=port, timeout=timeout_s, retries=0)
         self.unit = unit
 
-    def read(self) -> Block:
+    def read(self, map_: RegisterMap = MAP_1) -> Block:
         self.client.connect()
         try:
-            answer = self.client.read_input_registers(0, count=NUM_REGISTERS, device_id=self.unit)
+            answer = self.client.read_input_registers(map_.address, count=map_.size, device_id=self.unit)
         except (ModbusException, ConnectionError):
             self.client.close()
             raise
         assert not answer.isError(), answer
-        packed = struct.pack(f">{NUM_REGISTERS}H", *answer.registers)
-        kinds = {"uint16": ">H", "uint32": ">I", "float32": ">f"}
-        return Block({one.name: struct.unpack_from(kinds[one.kind], packed, 2 * one.address)[0] for one in REGISTERS})
+        packed = struct.pack(f">{map_.size}H", *answer.registers)
+        kinds = {"uint16": ">H", "uint32": ">I", "float32": ">f", "text": ">64s"}
+        places = {one: 2 * (one.address - map_.address) for one in map_.registers}
+        return Block({one.name: struct.unpack_from(kinds[one.kind], packed, at)[0] for one, at in places.items()})
 
     def write(self, control: Control) -> None:
         self.client.connect()
         answer = self.client.write_register(0, int(control), device_id=self.unit)
         assert not answer.isError(), answer
+
+    def command(self, control: Control, part: bytes = b"") -> Any:
+        """Write the control register and the part in one request."""
+        self.client.connect()
+        words = struct.unpack(f">{PART_REGISTERS}H", part.ljust(2 * PART_REGISTERS, b"\0"))
+        return self.client.write_registers(COMMAND_ADDRESS, [int(control), *words], device_id=self.unit)
 
     def acknowledge(self) -> None:
         self.write(Control.RESULTS_ACKNOWLEDGE)
@@ -111,7 +119,7 @@ class Triggers:
 
     def __init__(self, endpoint: str, curve: CurveServer | None = None) -> None:
         self.taken: list[dict[str, Any]] = []
-        self.behaviour = "take"
+        self.behaviour, self.bridge = "take", None
         self.server = CommandServer(endpoint, {"trigger": self._trigger}, curve=curve)
 
     def _trigger(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,11 +137,11 @@ def handshakes(
 ) -> Iterator[tuple[Callable[[], tuple[Any, Plc]], Triggers]]:
     """One bridge for many cameras; each test takes one, with what its line says and a PLC of its own."""
     triggers = Triggers(f"ipc://{tmp_path_factory.mktemp('line')}/commands")
-    cameras = tuple(f"press-{number}" for number in range(1, 16))
+    cameras = tuple(f"press-{number}" for number in range(1, 31))
     endpoint, line = start_line(0.05, "--free", cameras=cameras)
     options = [text for camera in cameras for text in ("--camera", camera)]
     way = ("--commands", triggers.server.endpoint, "--anyone-may-trigger")
-    _, first = serve(endpoint, "--handshake", *way, *options)
+    triggers.bridge, first = serve(endpoint, "--handshake", *way, *options)
     units = enumerate(cameras, 1)
 
     def take() -> tuple[Any, Plc]:
@@ -190,6 +198,20 @@ def test_a_result_arrives_register_by_register(handshakes: Any, eventually: Any)
     assert (block.has(Status.GOOD), block.period_ms) == (False, pytest.approx(50, abs=25))
 
 
+def test_map_2_says_of_the_same_result_why_it_is_so(handshakes: Any, eventually: Any) -> None:
+    say, plc = handshakes[0]()
+    say("anomalous", 15)
+    first = eventually(plc.read, lambda block: block.has(Status.RESULTS_VALID))
+    block = plc.read(MAP_2)
+    assert (first.map_version, block.map_version, block.pixel_threshold, block.peak) == (1, 2, 0.25, 1.0)
+    assert (block.peak_x, block.peak_y, block.decided_by, block.part_id.strip(b"\0")) == (15, 3, 3, b"")
+    apart = {"heartbeat", "map_version"}
+    assert {name: value for name, value in first.values.items() if name in block.values and name not in apart} == {
+        name: value for name, value in block.values.items() if name in first.values and name not in apart
+    }
+    assert [block.values[f"region_{number}_area"] for number in (1, 9)] == [18, 18]
+
+
 def is_honest_silence(block: Block) -> bool:
     """True of a block that says that the line is not heard, and nothing of any result."""
     empty = {"frame_id", "trigger_id", "captured_s", "captured_ns", "regions"} | {
@@ -197,6 +219,16 @@ def is_honest_silence(block: Block) -> bool:
     }
     is_silent = (block.fault, block.verdict, block.has(Status.GOOD)) == (Fault.SILENCE, FAULT, False)
     return is_silent and not any(block.values[name] for name in empty)
+
+
+_refused: list[Plc] = []
+
+
+def handshakes_plc(take: Callable[[], tuple[Any, Plc]]) -> Plc:
+    """One for all tests in which nothing is carried out."""
+    if not _refused:
+        _refused.append(take()[1])
+    return _refused[0]
 
 
 def test_no_request_sees_halves_of_two_results(fast_plc: Plc, eventually: Any) -> None:
@@ -211,12 +243,12 @@ def test_no_request_sees_halves_of_two_results(fast_plc: Plc, eventually: Any) -
         if is_honest_silence(block):
             continue
         number = int(block.frame_id)
-        expected = min(REGIONS_SHOWN, number % 17)
+        expected = min(MAP_1.num_regions, number % 17)
         assert block.verdict == (OK if number % 3 else ANOMALOUS)
         assert (block.score, block.trigger_id, block.regions) == (number / 2, number, number % 17)
         assert 1_000_000_000 * block.captured_s + block.captured_ns == number * 1_000_000_007
-        areas = [block.values[f"region_{index}_area"] for index in range(1, REGIONS_SHOWN + 1)]
-        assert areas == [number % 1000 + 3] * expected + [0] * (REGIONS_SHOWN - expected)
+        areas = [block.values[f"region_{index}_area"] for index in range(1, MAP_1.num_regions + 1)]
+        assert areas == [number % 1000 + 3] * expected + [0] * (MAP_1.num_regions - expected)
 
 
 def test_a_killed_line_reads_fault_and_its_successor_is_found(
@@ -243,13 +275,41 @@ def test_a_stalled_line_reads_fault_until_it_goes_on(mortals: Mortals, eventuall
     eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
 
 
-def test_a_stopped_bridge_freezes_no_verdict(mortals: Mortals, connect: Callable[..., Plc], eventually: Any) -> None:
-    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
-    mortals.bridge.kill(signal.SIGSTOP)
-    with pytest.raises((ModbusException, ConnectionError)):
-        connect(mortals.plc.client.comm_params.port, timeout_s=0.5).read()
-    mortals.bridge.kill(signal.SIGCONT)
-    eventually(mortals.plc.read, lambda block: block.has(Status.ONLINE))
+@pytest.mark.parametrize("now", ["gone", "anomalous", "ok"])
+def test_a_bridge_that_was_stopped_answers_what_waited_for_it_without_the_good_of_before(
+    start_line: Any, serve: Any, eventually: Any, now: str
+) -> None:
+    endpoint, line = start_line(0.1, "--repeat")
+    bridge, plc = serve(endpoint)
+    eventually(plc.read, lambda block: block.has(Status.ONLINE))
+    line.say("ok", 1)
+    eventually(plc.read, lambda block: block.has(Status.GOOD))
+    with socket.create_connection(("127.0.0.1", plc.client.comm_params.port)) as waiting:
+        waiting.sendall(read_request(0))
+        assert is_good(waiting, 0) == (True, 1)
+        bridge.kill(signal.SIGSTOP)
+        for number in range(1, 6):
+            waiting.sendall(read_request(number))
+        line.kill() if now == "gone" else line.say(now, 2)
+        time.sleep(1.0)
+        bridge.kill(signal.SIGCONT)
+        answers = [is_good(waiting, number) for number in range(1, 6)]
+    assert (True, 1) not in answers
+    eventually(plc.read, lambda block: (block.has(Status.GOOD), block.fault > 0) == (now == "ok", now == "gone"))
+
+
+def read_request(number: int) -> bytes:
+    return struct.pack(">HHHBBHH", number, 0, 6, 1, 4, 0, MAP_1.size)
+
+
+def is_good(connection: socket.socket, number: int) -> tuple[bool, int]:
+    """What the answer of that number says: whether it is good, and of which frame."""
+    answer = b""
+    while len(answer) < 9 + 2 * MAP_1.size:
+        answer += connection.recv(9 + 2 * MAP_1.size - len(answer))
+    registers = struct.unpack(f">{MAP_1.size}H", answer[9:])
+    assert struct.unpack_from(">H", answer) == (number,)
+    return bool(registers[1] & Status.GOOD), registers[10] << 16 | registers[11]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
@@ -364,20 +424,24 @@ def test_a_unit_without_a_camera_is_an_error(handshakes: Any) -> None:
         lambda client: client.write_registers(0, [0, 5]),
         lambda client: client.write_coil(0, True),
         lambda client: client.read_coils(0, count=8),
-        lambda client: client.read_holding_registers(NUM_REGISTERS, count=1),
-        lambda client: client.read_holding_registers(NUM_REGISTERS - 1, count=2),
+        lambda client: client.read_holding_registers(MAP_1.size, count=1),
+        lambda client: client.read_holding_registers(MAP_1.size - 1, count=2),
+        lambda client: client.read_holding_registers(MAP_2.address - 1, count=2),
+        lambda client: client.read_holding_registers(MAP_2.address + MAP_2.size, count=1),
+        lambda client: client.read_holding_registers(COMMAND_ADDRESS, count=1),
+        lambda client: client.write_register(MAP_2.address + 1, 5),
     ],
 )
 def test_what_is_not_in_the_map_is_refused(fast_plc: Plc, write: Any) -> None:
     fast_plc.client.connect()
     assert write(fast_plc.client).isError()
-    assert not fast_plc.client.read_holding_registers(0, count=NUM_REGISTERS).isError()
+    assert not fast_plc.client.read_holding_registers(0, count=MAP_1.size).isError()
 
 
 def test_one_request_writes_the_control_register_and_reads_the_block(fast_plc: Plc) -> None:
     fast_plc.client.connect()
     answer = fast_plc.client.readwrite_registers(
-        read_address=0, read_count=NUM_REGISTERS, write_address=0, values=[int(Control.RESULTS_ACKNOWLEDGE)]
+        read_address=0, read_count=MAP_1.size, write_address=0, values=[int(Control.RESULTS_ACKNOWLEDGE)]
     )
     assert answer.registers[0] == Control.RESULTS_ACKNOWLEDGE
     fast_plc.write(Control(0))
@@ -466,6 +530,48 @@ def test_a_line_that_encrypts_is_read_and_triggered_with_its_keys_and_not_with_o
         block = trigger(theirs, eventually)
     assert (block.fault, block.verdict, block.has(Status.MISSED_ACQUISITION)) == (Fault.NO_MESSAGE, FAULT, True)
     assert (taken != [], triggers.taken == taken) == (True, True)
+
+
+@pytest.mark.parametrize("part", [b"SN-4711", b"x" * 64, b" a b "])
+def test_a_part_travels_with_its_trigger_to_the_line_and_back(handshakes: Any, eventually: Any, part: bytes) -> None:
+    take, triggers = handshakes
+    say, plc = take()
+    eventually(plc.read, lambda block: block.has(Status.TRIGGER_READY))
+    assert not plc.command(Control.TRIGGER, part).isError()
+    eventually(plc.read, lambda block: block.has(Status.TRIGGER_ACKNOWLEDGE))
+    asked = triggers.taken[-1]
+    assert (asked["camera"], asked["part_id"]) == (f"press-{plc.unit}", part.decode())
+    plc.command(Control(0), b"the next part")
+    if part == b"SN-4711":
+        say("ok", 1, "camera", asked["trigger_id"], asked["part_id"])
+        block = eventually(lambda: plc.read(MAP_2), lambda block: block.has(Status.RESULTS_VALID))
+        assert (block.part_id.rstrip(b"\0"), block.has(Status.GOOD)) == (part, True)
+
+
+HALVES = b"SN-4711".ljust(32, b"\0") + b"SN-4712"
+
+
+@pytest.mark.parametrize("part", [b"SN\n4711", b"\0SN-4711", b"SN\xe9", b"SN\x7f", HALVES], ids=repr)
+def test_a_part_that_cannot_travel_is_refused_and_nothing_of_the_request_carried_out(
+    handshakes: Any, eventually: Any, part: bytes
+) -> None:
+    take, triggers = handshakes
+    plc = handshakes_plc(take)
+    taken = len(triggers.taken)
+    answer = plc.command(Control.TRIGGER | Control.RESULTS_ACKNOWLEDGE, part)
+    assert (answer.isError(), answer.exception_code) == (True, ExceptionCode.ILLEGAL_VALUE)
+    block = plc.read()
+    assert (block.control, block.has(Status.BUSY), len(triggers.taken)) == (0, False, taken)
+    eventually(lambda: triggers.bridge.lines, lambda said: any("cannot stand in a message" in line for line in said))
+
+
+@pytest.mark.parametrize("count", [2, 1 + PART_REGISTERS - 1, 1 + PART_REGISTERS + 1])
+def test_a_part_that_comes_in_pieces_or_is_too_long_is_refused(handshakes: Any, count: int) -> None:
+    plc = handshakes_plc(handshakes[0])
+    for address in (COMMAND_ADDRESS, COMMAND_ADDRESS + 1):
+        answer = plc.client.write_registers(address, [1] + [0x4141] * (count - 1), device_id=plc.unit)
+        assert (answer.isError(), answer.exception_code) == (True, ExceptionCode.ILLEGAL_ADDRESS)
+    assert plc.read().control == 0
 
 
 def test_without_a_command_socket_no_trigger_is_ready(fast_plc: Plc) -> None:

@@ -17,14 +17,15 @@ FUNCTION, ADDRESS, VALUE = ExceptionCode.ILLEGAL_FUNCTION, ExceptionCode.ILLEGAL
 class Memory:
     """200 registers, of which the first two can be written."""
 
-    num_registers = 200
-
     def __init__(self) -> None:
         self.registers = list(range(1000, 1200))
         self.writes = 0
 
-    def read(self) -> Sequence[int]:
-        return self.registers
+    def holds(self, address: int, count: int) -> bool:
+        return address + count <= len(self.registers)
+
+    def read(self, address: int, count: int) -> Sequence[int]:
+        return self.registers[address : address + count]
 
     def write(self, address: int, values: Sequence[int]) -> None:
         if address + len(values) > 2:
@@ -97,7 +98,7 @@ def test_a_unit_that_is_not_there_is_an_exception() -> None:
 
 def test_a_bug_is_an_exception_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Memory):
-        def read(self) -> Sequence[int]:
+        def read(self, address: int, count: int) -> Sequence[int]:
             raise ZeroDivisionError
 
     assert answer_to(b"\x03" + words(0, 1), Broken()) == bytes([0x83, ExceptionCode.DEVICE_FAILURE])

@@ -159,7 +159,7 @@ def listener(scene: Scene, listen: Any, eventually: Any) -> Listener:
 def test_a_late_client_finds_the_newest_result_and_what_it_means(
     scene: Scene, listener: Listener, listen: Any, eventually: Any
 ) -> None:
-    scene.line.say("anomalous", 20)
+    scene.line.say("anomalous", 20, CAMERAS[0], "camera", "20", "SN-4711")
     eventually(listener.result, lambda result: result.get("frame_id") == 20)
     late = listen(scene.broker.port, f"fbft/site/{CAMERAS[0]}")
     result = eventually(late.result)
@@ -170,6 +170,8 @@ def test_a_late_client_finds_the_newest_result_and_what_it_means(
         "fbft.mqtt/1",
     )
     assert result["regions"][1] == {"x": 21, "y": 20, "width": 21, "height": 22, "area": 23, "peak": 1.0}
+    why = [result[name] for name in ("part_id", "peak", "peak_xy", "pixel_threshold", "decided_by")]
+    assert why == ["SN-4711", 1.0, [20, 3], 0.25, "both"]
     birth = eventually(lambda: late.of("birth"))[0]
     assert birth["verdicts"] == ["ok", "anomalous", "stale", "fault"]
     assert late.received[0][2]

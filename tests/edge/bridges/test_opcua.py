@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -32,7 +33,7 @@ from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-_, OK, ANOMALOUS, _ = range(4)
+_, OK, ANOMALOUS, STALE = range(4)
 DEADLINE_S = 30.0
 MASK = np.zeros((1, 1), bool)
 CLIENT_URI = "urn:fbft-edge:test-client"
@@ -40,7 +41,7 @@ CLIENT_URI = "urn:fbft-edge:test-client"
 
 @dataclass(frozen=True)
 class Scene:
-    """A line with two cameras, a bridge with a password, and the keys of a client."""
+    """A line with five cameras, a bridge with a password, and the keys of a client."""
 
     url: str
     endpoint: str
@@ -59,8 +60,8 @@ def scene(start_line: Any, start_bridge: Any, free_port: Any, tmp_path_factory: 
     made = setup_self_signed_certificate(client_keys / "key.pem", client_keys / "cert.der", CLIENT_URI, "plc", uses, {})
     asyncio.run(made)
     triggers: list[dict[str, Any]] = []
-    endpoint, line = start_line(0.1, cameras=("press-1", "press-2", "press-3", "press-4"))
-    cameras = [text for number in range(1, 5) for text in ("--camera", f"press-{number}")]
+    endpoint, line = start_line(0.1, cameras=("press-1", "press-2", "press-3", "press-4", "press-5"))
+    cameras = [text for number in range(1, 6) for text in ("--camera", f"press-{number}")]
     with CommandServer(
         f"ipc://{folder}/commands", {"trigger": lambda asked: triggers.append(dict(asked)) or {}}
     ) as way:
@@ -135,6 +136,8 @@ def test_a_result_arrives_with_the_time_of_its_frame(scene: Scene) -> None:
                 [23] * 3,
             )
             assert (values["RegionPeak"], values["BundleSha256"]) == ([0.5, 1.0, 1.5], "ab" * 32)
+            why = [values[name] for name in ("Peak", "PeakX", "PeakY", "PixelThreshold", "DecidedBy", "PartId")]
+            assert why == [1.0, 20, 3, 0.25, 3, ""]
             captured = datetime.fromtimestamp(20 * 1.000000007, timezone.utc)
             for name in ("Captured", "Score"):
                 source = values["Captured"] if name == "Captured" else seen[name].SourceTimestamp
@@ -298,6 +301,172 @@ def test_a_trigger_is_a_method(scene: Scene) -> None:
             camera = client.get_node(f"ns={index};s=press-2")
             assert await camera.call_method(f"{index}:Trigger") is True
             assert scene.triggers[-1]["camera"] == "press-2"
+
+    run(steps())
+
+
+def test_a_part_travels_with_its_trigger_and_the_line_answers_about_it_while_the_camera_is_busy(scene: Scene) -> None:
+    async def steps() -> None:
+        async with connected(scene) as client:
+            camera = Camera(client, "press-5")
+            await camera.when(lambda values: values["Fault"] == Fault.NONE)
+            index = await client.get_namespace_index(NAMESPACE)
+            node = client.get_node(f"ns={index};s=press-5")
+            assert await node.call_method(f"{index}:TriggerPart", "SN 4711") is True
+            asked = scene.triggers[-1]
+            values = plain(await camera.values())
+            assert (asked["camera"], asked["part_id"], values["Busy"], values["Good"]) == (
+                "press-5",
+                "SN 4711",
+                True,
+                False,
+            )
+            assert await node.call_method(f"{index}:TriggerPart", "SN 4712") is False
+            assert scene.triggers[-1] is asked
+            scene.line.say("ok", 7, "press-5", "camera", asked["trigger_id"], "SN-4711")
+            values = plain(await camera.when(lambda values: values["FrameId"] == 7))
+            assert (values["PartId"], values["TriggerId"], values["Busy"]) == ("SN-4711", asked["trigger_id"], False)
+
+    run(steps())
+
+
+@pytest.mark.parametrize("part", ["", "x" * 65, "SN\n4711", "SN\0", "\u00e9", None, 7, ["SN"]], ids=repr)
+def test_a_part_that_cannot_travel_is_refused_and_nothing_triggered(scene: Scene, part: Any) -> None:
+    async def steps() -> None:
+        async with connected(scene) as client:
+            index = await client.get_namespace_index(NAMESPACE)
+            node = client.get_node(f"ns={index};s=press-3")
+            before = len(scene.triggers)
+            with pytest.raises(ua.UaStatusCodeError, match="BadInvalidArgument"):
+                await node.call_method(f"{index}:TriggerPart", part)
+            busy = await client.get_node(f"ns={index};s=press-3.Busy").read_value()
+            assert (len(scene.triggers), busy) == (before, False)
+
+    run(steps())
+
+
+def test_an_ok_of_the_part_before_is_not_good_from_the_trigger_on_as_long_as_no_answer_comes(
+    start_line: Any, start_bridge: Any, free_port: Any, tmp_path: Path
+) -> None:
+    endpoint, line = start_line(0.1, "--free", "--repeat")
+    listen = f"127.0.0.1:{free_port()}"
+
+    async def steps(taken: list[Any]) -> None:
+        async with Client(f"opc.tcp://{listen}/fbft-edge", timeout=DEADLINE_S) as client:
+            camera = Camera(client, "camera")
+            await camera.when(lambda values: values["Fault"] == Fault.NONE)
+            line.say("ok", 1)
+            await camera.when(lambda values: values["Good"] is True)
+            index = await client.get_namespace_index(NAMESPACE)
+            assert await client.get_node(f"ns={index};s=camera").call_method(f"{index}:Trigger") is True
+            values = plain(await camera.values())  # with no refresh in between, which comes every 20 ms
+            assert (values["Good"], values["Verdict"], values["Busy"]) == (False, STALE, True)
+            sequence = values["Sequence"]
+            values = plain(await camera.when(lambda values: values["Sequence"] > sequence + 5))
+            assert (values["Good"], values["Verdict"], values["FrameId"], values["Busy"]) == (False, STALE, 1, True)
+            line.kill(signal.SIGSTOP)
+            seen = await camera.when(lambda values: values["Fault"] == Fault.SILENCE)
+            assert (seen["Good"].StatusCode.name, plain(seen)["Busy"]) == ("BadNoCommunication", True)
+            line.kill(signal.SIGCONT)
+            values = plain(await camera.when(lambda values: values["Fault"] == Fault.NONE))
+            assert (values["Good"], values["Busy"]) == (False, True)
+            line.say("ok", 2, "camera", "camera", taken[-1]["trigger_id"])
+            assert plain(await camera.when(lambda values: values["Good"] is True))["FrameId"] == 2
+            assert await client.get_node(f"ns={index};s=camera").call_method(f"{index}:Trigger") is True
+            line.kill()
+            start_line(0.1, "--free", "--repeat", endpoint=endpoint)
+            values = plain(await camera.when(lambda values: values["Fault"] == Fault.NONE and not values["Busy"]))
+            assert (values["Good"], values["FrameId"]) == (False, -1)
+
+    taken: list[Any] = []
+    with CommandServer(f"ipc://{tmp_path}/commands", {"trigger": lambda asked: taken.append(dict(asked)) or {}}) as way:
+        commands = ("--commands", way.endpoint, "--anyone-may-trigger")
+        start_bridge("opcua", endpoint, "--listen", listen, "--keys", tmp_path / "keys", *commands)
+        run(steps(taken))
+
+
+class Told:
+    """What a subscription tells of one variable: values with their status, in order."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Any, str]] = []
+
+    def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+        self.values.append((value, data.monitored_item.Value.StatusCode.name))
+
+    async def until(self, last: tuple[Any, str], num_before: int = 0) -> None:
+        while self.values[num_before:][-1:] != [last]:
+            await asyncio.sleep(0.02)
+
+
+GOOD, NOT_GOOD, SILENT = (True, "Good"), (False, "Good"), (None, "BadNoCommunication")
+
+
+@pytest.mark.parametrize("now", ["gone", "anomalous", "ok"])
+def test_a_subscriber_hears_no_good_that_waited_in_a_bridge_that_was_stopped(
+    start_line: Any, start_bridge: Any, free_port: Any, tmp_path: Path, now: str
+) -> None:
+    endpoint, line = start_line(0.1, "--repeat")
+    listen = f"127.0.0.1:{free_port()}"
+    bridge = start_bridge("opcua", endpoint, "--listen", listen, "--keys", tmp_path / "keys")
+
+    async def steps() -> None:
+        async with Client(f"opc.tcp://{listen}/fbft-edge", timeout=DEADLINE_S) as client:
+            camera, told = Camera(client, "camera"), Told()
+            await camera.when(lambda values: values["Fault"] == Fault.NONE)
+            index = await client.get_namespace_index(NAMESPACE)
+            subscription = await client.create_subscription(1000, told)  # long, so that a good waits in the bridge
+            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=camera.Good"), queuesize=10)
+            frame_id = 0
+            while True:
+                await told.until(NOT_GOOD)
+                line.say("ok", frame_id := frame_id + 1)
+                await camera.when(lambda values: values["Good"] is True)
+                bridge.kill(signal.SIGSTOP)
+                await asyncio.sleep(0.1)  # for what was on its way already
+                if told.values[-1] == NOT_GOOD:
+                    break
+                bridge.kill(signal.SIGCONT)
+                line.say("anomalous", frame_id := frame_id + 1)
+            line.kill() if now == "gone" else line.say(now, frame_id + 1)
+            await asyncio.sleep(1.5)
+            num_before = len(told.values)
+            bridge.kill(signal.SIGCONT)
+            await told.until({"gone": SILENT, "anomalous": NOT_GOOD, "ok": GOOD}[now], num_before)
+            first, *rest = told.values[num_before:]
+            assert first == SILENT
+            assert GOOD not in rest[:-1]
+
+    run(steps())
+
+
+def test_a_subscriber_is_told_of_a_good_again_after_one_that_became_too_old_to_be_told(
+    free_port: Any, tmp_path: Path
+) -> None:
+    now_s, address, told = 1000.0, ("127.0.0.1", free_port()), Told()
+    encoded = encode_detection(Frame("camera", 7, 1, np.zeros((1, 1, 3), np.uint8)), Detection(0, 0, MASK, (), False))
+    writer = MessageWriter("site", "camera")
+    state = CameraState("camera", 1.0, lambda: now_s)
+
+    def say_ok() -> None:
+        parts = writer.write(encoded, Verdict.OK, 5, Ledger().snapshot(), Health("ok"))
+        state.receive(replace(decode_message(parts), sent_s=now_s))
+
+    async def steps() -> None:
+        nonlocal now_s
+        async with opcua_server([state], address, Access(tmp_path)) as server, Client(url(address)) as client:
+            await server.refresh(1)
+            index = await client.get_namespace_index(NAMESPACE)
+            subscription = await client.create_subscription(500, told)
+            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=camera.Good"), queuesize=10)
+            await told.until((None, "BadWaitingForInitialData"))
+            say_ok()
+            await server.refresh(2)
+            now_s += 2.1
+            await told.until(SILENT)
+            say_ok()
+            await server.refresh(3)
+            await told.until(GOOD)
 
     run(steps())
 

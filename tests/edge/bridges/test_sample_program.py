@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from structured_text import FunctionBlock
 from waiting import wait_until
 
-from fbft_edge.bridges.registers import NUM_REGISTERS, Status
+from fbft_edge.bridges.registers import COMMAND_ADDRESS, MAP_2, PART_REGISTERS, Status
 from fbft_edge.errors import ArgumentError
 from fbft_edge.sockets.command_server import CommandServer
 
@@ -31,23 +32,25 @@ class Controller:
     def __init__(self, port: int) -> None:
         self.client = ModbusTcpClient("127.0.0.1", port=port, timeout=30, retries=0)
         self.program = FunctionBlock(PROGRAM, time.monotonic)
-        self.block = [0] * NUM_REGISTERS
+        self.block = [0] * MAP_2.size
         self.rejects = 0
         self.accepted: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return self.program.variables[name]
 
-    def cycle(self, trigger: bool = False) -> Controller:
+    def cycle(self, trigger: bool = False, part: str = "") -> Controller:
         was_good, is_read = self.Accept, False
         with contextlib.suppress(ModbusException, ConnectionError):
             self.client.connect()
-            answer = self.client.read_input_registers(0, count=NUM_REGISTERS)
+            answer = self.client.read_input_registers(MAP_2.address, count=MAP_2.size)
             self.block, is_read = answer.registers, True
-        self.program.cycle(Block=self.block, ReadOk=is_read, Trigger=trigger)
+        packed = part.encode("ascii").ljust(2 * PART_REGISTERS, b"\0")
+        words = struct.unpack(f">{PART_REGISTERS}H", packed)
+        self.program.cycle(Block=self.block, ReadOk=is_read, Trigger=trigger, Part=list(words))
         with contextlib.suppress(ModbusException, ConnectionError):
             self.client.connect()
-            self.client.write_register(0, self.Control)
+            self.client.write_registers(COMMAND_ADDRESS, self.Command)
         self.rejects += self.Reject
         self.accepted += [self.FrameId] if self.Accept and not was_good else []
         return self
@@ -58,10 +61,10 @@ class Controller:
     def is_ready(self) -> bool:
         return bool(self.block[1] & Status.TRIGGER_READY) and not self.Alarm
 
-    def trigger(self) -> None:
+    def trigger(self, part: str = "") -> None:
         """One part comes, once the bridge is ready for it."""
         self.until(Controller.is_ready)
-        self.cycle(trigger=True)
+        self.cycle(trigger=True, part=part)
 
 
 class Plant:
@@ -72,6 +75,7 @@ class Plant:
         self.endpoint, self.line = start_line(PERIOD_S, "--free")
         self.commands = CommandServer(f"ipc://{folder}/commands", {"trigger": self._take})
         self.triggers: list[str] = []
+        self.parts: list[str | None] = []
         self.refuses = False
         self.plc = Controller(self._port)
 
@@ -79,6 +83,7 @@ class Plant:
         if self.refuses:
             raise ArgumentError("the last trigger is not answered yet")
         self.triggers.append(arguments["trigger_id"])
+        self.parts.append(arguments["part_id"])
         return {}
 
     def start_bridge(self) -> None:
@@ -95,15 +100,15 @@ class Plant:
         self.line.popen.wait(30)
         _, self.line = self._start_line(PERIOD_S, "--free", endpoint=self.endpoint)
 
-    def trigger(self) -> str:
+    def trigger(self, part: str = "") -> str:
         """The controller triggers, and the line takes it; the identifier."""
         before = len(self.triggers)
-        self.plc.trigger()
+        self.plc.trigger(part)
         self.plc.until(lambda plc: len(self.triggers) > before and not plc.Raised)
         return self.triggers[-1]
 
-    def answer(self, verdict: str, frame_id: int, trigger_id: str) -> None:
-        self.line.say(verdict, frame_id, "camera", "camera", trigger_id)
+    def answer(self, verdict: str, frame_id: int, trigger_id: str, *part: str) -> None:
+        self.line.say(verdict, frame_id, "camera", "camera", trigger_id, *part)
 
 
 @pytest.fixture
@@ -130,6 +135,24 @@ def test_a_good_part_is_accepted_and_a_bad_one_rejected_and_each_trigger_takes_t
     plant.answer("ok", 5, plant.trigger())
     plc.until(lambda plc: plc.Accept)
     assert plc.accepted == [3, 5]
+
+
+def test_a_part_is_accepted_by_the_answer_about_it_and_an_answer_about_another_rejects_it(plant: Plant) -> None:
+    plc = plant.plc
+    for frame_id, answered in ((3, "SN-4711"), (4, "SN-4710"), (5, "SN-4711" + "0" * 57), (6, "")):
+        trigger_id = plant.trigger("SN-4711")
+        plant.answer("ok", frame_id, trigger_id, *([answered] if answered else []))
+        plc.until(lambda plc: plc.Accept or plc.rejects + len(plc.accepted) == len(plant.triggers))
+    assert (plant.parts, plc.accepted, plc.rejects) == (["SN-4711"] * 4, [3], 3)
+
+
+def test_a_part_without_a_number_is_not_accepted_by_an_answer_about_one_that_has(plant: Plant) -> None:
+    plc = plant.plc
+    plant.answer("ok", 3, plant.trigger(), "SN-4711")
+    plc.until(lambda plc: plc.rejects)
+    plant.answer("ok", 4, plant.trigger())
+    plc.until(lambda plc: plc.Accept)
+    assert (plant.parts, plc.accepted) == ([None, None], [4])
 
 
 def test_a_missed_trigger_rejects_the_part_and_leaves_nothing_accepted(plant: Plant) -> None:

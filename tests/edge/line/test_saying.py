@@ -23,7 +23,7 @@ SETTINGS = Settings(30.0, "hall-3", stale_after_s=2.0, late_after_s=3.0)
 LINE = LineState(encode_bundle(0.5, "ab" * 32))
 HUNG = replace(LINE, engine_fault="inference: one frame has been in the engine for 11.0 s, the limit is 10 s")
 ADVISED = replace(LINE, advice="drift: press-1: mean level; check light")
-LOST, TRIGGER = "camera: it is lost", Request("part 7", NOW_NS - S)
+LOST, TRIGGER = "camera: it is lost", Request("part 7", NOW_NS - S, "SN-7")
 
 
 def finished(age_s: float, is_anomalous: bool = False, error: str | None = None) -> Finished:
@@ -136,8 +136,10 @@ def test_what_is_said_of_no_frame_names_the_bundle_of_now_and_of_a_late_one_its_
 
 
 @pytest.mark.parametrize("period", [Period(NOW_NS, LINE, LATE), Period(NOW_NS, LINE, missed=TRIGGER)])
-def test_a_fault_that_answers_a_trigger_carries_its_identifier(period: Period) -> None:
-    assert '"trigger_id": "part 7"' in said(period).result.fields.replace('":"', '": "')
+def test_a_fault_that_answers_a_trigger_carries_its_identifiers(period: Period) -> None:
+    fields = said(period).result.fields.replace('":"', '": "')
+    assert '"trigger_id": "part 7"' in fields
+    assert '"part_id": "SN-7"' in fields
 
 
 def test_without_limits_every_result_is_taken_and_every_repeat_is_stale() -> None:

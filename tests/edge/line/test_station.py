@@ -510,14 +510,14 @@ def test_every_trigger_is_answered_by_exactly_one_verdict_or_fault() -> None:
     camera, chosen = FakeCamera(), settings(fps=200.0)
     with running([station := triggered(camera, chosen, 0.05)], FakeDetector(), chosen) as (_, recorder):
         for number, level in enumerate(levels):
-            station.trigger(str(number))
+            station.trigger(str(number), part_id=f"SN-{number}")
             if level is not None:
                 camera.push(level)
             recorder.wait_for(lambda result, number=number: result.trigger_id == str(number))
     spoken = [result for result in recorder.results("press-1") if result.verdict is not Verdict.STALE]
     expected = {10: "ok", BAD: "anomalous", BROKEN: "fault", None: "fault"}
-    assert [(result.trigger_id, result.verdict.value) for result in spoken] == [
-        (str(number), expected[level]) for number, level in enumerate(levels)
+    assert [(result.trigger_id, result.part_id, result.verdict.value) for result in spoken] == [
+        (str(number), f"SN-{number}", expected[level]) for number, level in enumerate(levels)
     ]
     ledger = recorder.results("press-1")[-1].ledger
     assert (ledger.missed_triggers, ledger.captured, ledger.dropped["inference_error"]) == (2, 6, 2)
@@ -550,6 +550,25 @@ def test_a_trigger_that_cannot_stand_in_a_message_is_refused_and_leaves_room_for
     with pytest.raises(ArgumentError, match="64 printable characters"):
         station.trigger(trigger_id)
     station.trigger("fine")
+
+
+@pytest.mark.parametrize("part_id", ["", "x" * 65, "a\nb", "a\0b", "\u00e9"])
+def test_a_part_that_cannot_stand_in_a_message_is_refused_and_leaves_room_for_the_next(part_id: str) -> None:
+    station = triggered(FakeCamera(), settings())
+    with pytest.raises(ArgumentError, match=r"part .* cannot stand in a message; use 1 to 64 printable characters"):
+        station.trigger("1", part_id=part_id)
+    station.trigger("2", part_id="fine")
+
+
+def test_a_part_stays_with_the_result_of_its_trigger_as_long_as_that_is_repeated() -> None:
+    camera, chosen = FakeCamera(), settings(stale_after_s=1000.0)
+    with running([station := triggered(camera, chosen)], FakeDetector(), chosen) as (_, recorder):
+        for number, part_id in enumerate(("SN-1", None)):
+            station.trigger(str(number), part_id=part_id)
+            camera.push(10)
+            recorder.wait_for(lambda result, number=number: result.trigger_id == str(number))
+    told = {(result.trigger_id, result.part_id) for result in recorder.results("press-1")}
+    assert told <= {(None, None), ("0", "SN-1"), ("1", None)}
 
 
 @pytest.mark.parametrize(("trigger", "timeout_s"), [("laser", 1.0), ("software", 0.0), ("software", float("nan"))])

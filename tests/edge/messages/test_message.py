@@ -103,7 +103,7 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 
 def test_the_header_has_exactly_the_members_of_the_contract() -> None:
-    later = {"trigger_id", "pixel_threshold", "decided_by", "peak", "peak_xy"}
+    later = {"trigger_id", "part_id", "pixel_threshold", "decided_by", "peak", "peak_xy"}
     assert set(header_of(written())) == set(SCHEMA["properties"]) == {*SCHEMA["required"], *later}
 
 
@@ -237,6 +237,22 @@ def test_ledger_and_health_read_back() -> None:
     assert (result.ledger, result.health) == (LEDGER, Health("degraded", "no new result for 6 s"))
 
 
+def test_a_part_id_reads_back() -> None:
+    encoded = encode_detection(frame(), detection(), part_id="SN 4711/a")
+    fault = encode_no_detection(error="trigger: no frame", part_id="SN 4711/a")
+    for result in (encoded, fault):
+        health = Health("ok") if result is encoded else Health("fault", "trigger: no frame")
+        parts = MessageWriter("site", "camera").write(result, result.verdict, 5, LEDGER, health)
+        assert decode_message(parts).part_id == "SN 4711/a"
+    assert decode_message(written()).part_id is None
+
+
+@pytest.mark.parametrize("part_id", ["", "x" * 65, "a\n", "a\x00b", "\u00e9", "\u202e", 7, ["a"]])
+def test_a_part_id_that_cannot_be_one_is_refused(part_id: Any) -> None:
+    with pytest.raises(MessageError, match="part_id"):
+        decode_message(with_header({"part_id": part_id}))
+
+
 def test_a_trigger_id_reads_back() -> None:
     encoded = encode_detection(frame(), detection(), trigger_id="part 4711/a")
     parts = writer().write(encoded, encoded.verdict, 5, LEDGER, OK)
@@ -253,12 +269,18 @@ def test_a_trigger_id_that_is_none_is_refused(trigger_id: Any) -> None:
 def test_a_message_from_before_triggers_and_late_results_is_accepted() -> None:
     parts = written()
     header = header_of(parts)
-    del header["trigger_id"], header["ledger"]["missed_triggers"], header["ledger"]["dropped"]["too_late"]
+    del (
+        header["trigger_id"],
+        header["part_id"],
+        header["ledger"]["missed_triggers"],
+        header["ledger"]["dropped"]["too_late"],
+    )
     for name in ("pixel_threshold", "decided_by", "peak", "peak_xy"):
         del header[name]
     VALIDATOR.validate(header)
     result = decode_message([parts[0], json.dumps(header).encode(), parts[2]])
-    assert (result.trigger_id, result.ledger.missed_triggers, "too_late" in result.ledger.dropped) == (None, 0, False)
+    assert (result.trigger_id, result.part_id, result.ledger.missed_triggers) == (None, None, 0)
+    assert "too_late" not in result.ledger.dropped
     assert (result.pixel_threshold, result.decided_by, result.peak, result.peak_xy) == (None,) * 4
 
 

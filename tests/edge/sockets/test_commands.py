@@ -320,11 +320,11 @@ def test_the_command_line_shows_the_answer(server: CommandServer, handlers: Hand
     assert handlers.triggered == [{"camera": "press-1"}]
 
 
-def test_a_trigger_takes_its_identifier_along(server: CommandServer, handlers: Handlers) -> None:
-    done = run_command(
-        "trigger", "--camera", "press-1", "--trigger-id", "17", "--connect", server.endpoint, "--timeout", "30"
-    )
-    assert (done.returncode, handlers.triggered) == (0, [{"camera": "press-1", "trigger_id": "17"}])
+def test_a_trigger_takes_its_identifiers_along(server: CommandServer, handlers: Handlers) -> None:
+    given = ("--trigger-id", "17", "--part-id", "SN 4711")
+    done = run_command("trigger", "--camera", "press-1", *given, "--connect", server.endpoint, "--timeout", "30")
+    taken = {"camera": "press-1", "trigger_id": "17", "part_id": "SN 4711"}
+    assert (done.returncode, handlers.triggered) == (0, [taken])
 
 
 @pytest.mark.parametrize("options", [[], ["--force"]])

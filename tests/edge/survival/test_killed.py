@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fbft_edge.bridges.registers import NUM_REGISTERS, REGISTERS, Status
+from fbft_edge.bridges.registers import MAP_1, Status
 from fbft_edge.recording.recordings import find_recordings, read_recording
 from fbft_edge.sockets.command_client import CommandClient
 
@@ -19,7 +19,7 @@ pytest.importorskip("pymodbus", reason="the PLC of this test is pymodbus")
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-STATUS = next(register.address for register in REGISTERS if register.name == "status")
+STATUS = next(register.address for register in MAP_1.registers if register.name == "status")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Hall:
         try:
             if not client.connect():
                 return None
-            answer = client.read_input_registers(0, count=NUM_REGISTERS, device_id=1)
+            answer = client.read_input_registers(0, count=MAP_1.size, device_id=1)
             return None if answer.isError() else bool(answer.registers[STATUS] & Status.GOOD)
         except (ModbusException, OSError):
             return None
