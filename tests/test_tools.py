@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
+
+from tools.soak.board import MODBUS, Board
+from tools.soak.place import GOOD
+from tools.soak.shown import Judge, Look
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "tools" / "README.md").read_text(encoding="utf-8")
@@ -47,3 +52,27 @@ def test_a_tool_says_what_it_can_do(tool: str) -> None:
     command = [sys.executable, "-m", f"tools.{tool}", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "--help" in done.stdout, done.stderr) == (0, True, "")
+
+
+SECOND_NS = 10**9
+
+
+@pytest.mark.parametrize(
+    ("age_s", "verdict", "sequence", "words"),
+    [
+        (0.15, "ok", 1, ""),
+        (0.25, "ok", 1, "sent 250 ms ago"),
+        (0.15, "stale", 1, "says stale"),
+        (0.15, "ok", 2, "never came"),
+    ],
+)
+def test_the_soak_tells_a_good_that_is_old_or_that_the_line_never_said(
+    age_s: float, verdict: str, sequence: int, words: str
+) -> None:
+    judge = Judge(10.0, 1.0, Board(multiprocessing.get_context("spawn")))
+    said = {"camera": GOOD, "sequence": 1, "frame_id": 1, "verdict": verdict}
+    judge.hear({**said, "captured_ns": 5 * SECOND_NS, "published_ns": 5 * SECOND_NS}, 7 * SECOND_NS)
+    judge.look(Look(MODBUS, GOOD, 7 + age_s, 7 + age_s, True, sequence))
+    judge.judge()
+    told = judge.shown[MODBUS, GOOD].problems
+    assert (bool(told), words in "".join(told)) == (bool(words), True), told

@@ -1,12 +1,15 @@
-"""Endurance check of a line: `fbft-edge run --config` for an hour and more, with faults at random, seen from outside.
+"""Endurance check of a line with its bridges: an hour and more, with faults at random, seen from outside.
 
-    python -m tools.soak --minutes 60 --fps 30 [--bundle B --bundle B2] [--out DIR] [--seed N]
+    python -m tools.soak --minutes 60 [--fps 10] [--frame-size 4096x3000] [--out DIR] [--seed N]
 
-Two cameras publish: one good, one that is spoilt now and then. One subscriber, a process of its own, checks every
-message of both. Everything is written to DIR: the line's log, each fault with its time, `soak.json` and `soak.md`. Ends
-with status 1 when a period is missing, a ledger is open, memory grew by 1 % or more, or anything else was not as it
-must be. Linux only. As root, the publishing thread gets real-time priority, and the recorder's disk can be full and
-read-only; otherwise those faults are left out. Needs the `test` extra, and without --bundle `calibration`.
+Two cameras publish: one good, one that is spoilt now and then. A Modbus bridge and an MQTT bridge show both; line,
+bridges and broker are stopped and killed meanwhile. One process checks every message of both cameras; another reads
+what is shown, as a PLC and as an MQTT client, many times a period, and knows by the line's clock how old each good is.
+Everything is written to DIR: the programs' logs, each fault with its time, `soak.json` and `soak.md`. Ends with
+status 1 when a good was too old, a period is missing, a ledger is open, memory grew by 1 % or more, or anything else
+was not as it must be. Linux only. As root, the publishing thread gets real-time priority, and the recorder's disk can
+be full and read-only; otherwise those faults are left out. Without mosquitto MQTT is left out. Needs the extras `test`
+and `mqtt`, and without --bundle `calibration`.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fbft_edge.cli.files import size_from_text
 from tools.soak.place import prepare
-from tools.soak.report import growth, judged, table
+from tools.soak.programs import broker_command
+from tools.soak.report import growth, judged, last_life, table
 from tools.soak.run import Soak
 
 
@@ -30,10 +35,12 @@ def arguments() -> argparse.Namespace:
         prog="python -m tools.soak", description="Run a line for long, with faults at random, and check every message."
     )
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--fps", type=float, default=30.0)
+    parser.add_argument("--fps", type=float, default=10.0, help="messages a second and camera (default: 10)")
+    parser.add_argument("--camera-fps", type=float, default=1.0, help="pictures a second of a camera (default: 1)")
     parser.add_argument(
-        "--bundle", type=Path, action="append", default=[], help="for frames of 140x182; twice: for reloads"
+        "--frame-size", type=size_from_text, default=(3000, 4096), metavar="WxH", help="(default: 4096x3000)"
     )
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="for such frames; twice: for reloads")
     parser.add_argument("--out", type=Path, default=Path("soak"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="from fault to fault, on average")
@@ -44,20 +51,30 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the check; 0 when everything holds."""
     args, console = arguments(), Console()
-    place, has_disk = prepare(args.out.resolve(), args.bundle)
+    place, has_disk = prepare(args.out.resolve(), args.bundle, args.frame_size, args.camera_fps)
+    if broker_command(place) is None:
+        console.print("MQTT is left out: mosquitto is not installed (apt install mosquitto)")
     try:
         seen = Soak(args, place, has_disk, console).run()
     finally:
         if has_disk:
             subprocess.run(["umount", str(place.out / "disk")], check=False)
     names = {"rss": "rss_kib", "pss": "pss_kib", "threads": "threads", "file descriptors": "files"}
-    seen["memory"] = {name: growth(seen["samples"], key) for name, key in names.items()}
+    seen["memory"] = {
+        program: {name: growth(last_life(samples), key) for name, key in names.items()}
+        for program, samples in seen["samples"].items()
+    }
     seen["checks"] = judged(seen)
     text = table(seen)
     (place.out / "soak.json").write_text(json.dumps(seen, indent=1))
     (place.out / "soak.md").write_text(text)
     print(text)
-    for problem in (*seen["fault_problems"], *(p for got in seen["received"].values() for p in got["problems"])):
+    told = (*seen["received"].values(), *seen["shown"].values())
+    for problem in (
+        *seen["fault_problems"],
+        *seen["misdated"],
+        *(problem for each in told for problem in each["problems"]),
+    ):
         print(problem)
     return 0 if all(seen["checks"].values()) else 1
 

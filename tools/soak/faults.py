@@ -6,7 +6,8 @@ Knows nothing of when, and does not judge beyond "PROBLEM".
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
+import json
 import random
 import shutil
 import signal
@@ -15,18 +16,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import zmq
 
 from fbft_edge.errors import CommandError
+from fbft_edge.messages.age import oldest_s
 from fbft_edge.sockets.command_client import CommandClient
-from tools.soak.place import SIZE, SPOILT, Place
+from fbft_edge.sockets.subscriber import ResultSubscriber
+from tools.soak.board import EXITS, Board
+from tools.soak.board import MODBUS as MODBUS_EXIT
+from tools.soak.board import MQTT as MQTT_EXIT
+from tools.soak.place import CAMERAS, FROZEN_AFTER, GOOD, LATE_AFTER_S, SITE, SPOILT, Place, image
+from tools.soak.programs import BROKER, CAMERA, LINE, MODBUS, MQTT, Program
 from tools.soak.samples import get
+
+SHOWN_BY = {MODBUS: (MODBUS_EXIT,), MQTT: (MQTT_EXIT,), BROKER: (MQTT_EXIT,), LINE: EXITS, CAMERA: EXITS}
+BACK_WITHIN_S = 120.0
 
 
 class Faults:
@@ -37,13 +46,25 @@ class Faults:
             of it; `PROBLEM` first when something was not as it must be.
     """
 
-    def __init__(self, place: Place, pid: int, has_disk: bool, ending: threading.Event) -> None:
-        self._place, self._pid, self._ending = place, pid, ending
+    def __init__(
+        self,
+        place: Place,
+        programs: Mapping[str, Program],
+        board: Board,
+        fps: float,
+        has_disk: bool,
+        ending: threading.Event,
+        last_kill_s: float,
+    ) -> None:
+        self._place, self._programs, self._board, self._ending = place, programs, board, ending
+        self._period_s, self._last_kill_s = 1 / fps, last_kill_s
+        self._settled_s = LATE_AFTER_S + 2 / place.camera_fps
         self._reloads, self._bundle = threading.Lock(), 0
         self._images, self._disk = threading.Lock(), threading.Lock()
         self.kinds: dict[str, Callable[[random.Random], str]] = {
             "subscriber stopped": self._stop_subscriber,
             "subscriber killed": self._kill_subscriber,
+            "subscriber slow": self._slow_subscriber,
             "50 subscribers": self._crowd,
             "garbage to the publisher": self._garbage_publisher,
             "flood of subscriptions": self._flood,
@@ -52,20 +73,89 @@ class Faults:
             "reload": self._reload,
             "reload by SIGHUP": self._hangup,
             "reload of a damaged bundle": self._reload_damaged,
+            "reload of a blind bundle": self._reload_blind,
             "camera: files damaged": self._damaged_files,
             "camera: file of another size": self._other_size,
-            "camera: black": self._black,
+            "camera: black": functools.partial(self._flat, 0),
+            "camera: white": functools.partial(self._flat, 255),
             "camera: frozen": self._frozen,
             "camera: gone": self._gone,
             "CPU busy": self._busy,
         }
+        self.kinds |= {f"{name} stopped": functools.partial(self._stop, name) for name in programs}
+        self.kinds |= {f"{name} killed": functools.partial(self._kill, name) for name in programs if name != LINE}
         if has_disk:
             self.kinds |= {"recorder: disk full": self._full_disk, "recorder: disk read-only": self._read_only_disk}
 
     def _wait(self, chance: random.Random, low_s: float, high_s: float) -> None:
         self._ending.wait(chance.uniform(low_s, high_s))
 
+    def _good_since(self, since_s: float, exits: Sequence[str], cameras: Sequence[str] = CAMERAS) -> str:
+        """Where something was good that could not be known, as a problem; nothing if nowhere."""
+        seen = {(exit_, camera): self._board.good_s(exit_, camera) - since_s for exit_ in exits for camera in cameras}
+        wrong = [f"{exit_} showed {camera} good {late_s:.2f} s after" for (exit_, camera), late_s in seen.items()
+                 if late_s > 0]  # fmt: skip
+        return f"PROBLEM: {', '.join(wrong)} nobody could know it" if wrong else ""
+
+    # Programs
+
+    def _until_good(self, exits: Sequence[str]) -> str:
+        """Wait until the good camera is good everywhere again."""
+        begun_s = time.monotonic()
+        while time.monotonic() < begun_s + BACK_WITHIN_S:
+            if all(self._board.good_s(exit_, GOOD) > begun_s for exit_ in exits):
+                return "never good meanwhile, came back"
+            time.sleep(0.1)
+        return f"PROBLEM: not good again for {BACK_WITHIN_S:g} s"
+
+    def _good_without(self, name: str, begun_s: float) -> str:
+        """Where something was good after what is known without a program must have ended; a problem, or nothing."""
+        if name == CAMERA:
+            return self._good_since(begun_s + self._settled_s, EXITS, (GOOD,))
+        return self._good_since(begun_s + 3 * self._period_s, SHOWN_BY[name])
+
+    def _told(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Let the watchers know of a program whose absence may make a good older; a camera's may not."""
+        return contextlib.nullcontext() if name == CAMERA else self._board.stopping(is_broker=name == BROKER)
+
+    def _stop(self, name: str, chance: random.Random) -> str:
+        program, exits = self._programs[name], SHOWN_BY[name]
+        with program.lock:
+            with self._told(name), program.stopped():
+                begun_s = time.monotonic()
+                self._wait(chance, *((2, 8) if name == LINE else (2, 12) if name == CAMERA else (8, 12)))
+                problem = self._good_without(name, begun_s)
+            return problem or self._until_good(exits)
+
+    def _kill(self, name: str, chance: random.Random) -> str:
+        if name in (MODBUS, MQTT) and time.monotonic() > self._last_kill_s:
+            return "left out: from here on its memory is watched"
+        program, exits = self._programs[name], SHOWN_BY[name]
+        with program.lock:
+            with self._told(name):
+                program.kill()
+                begun_s = time.monotonic()
+                self._wait(chance, 1, 8)
+                problem = self._good_without(name, begun_s)
+                program.start()
+            return problem or self._until_good(exits)
+
     # Subscribers
+
+    def _slow_subscriber(self, chance: random.Random) -> str:
+        """It takes up to a second a result, and must never be told an old good."""
+        end_s, goods, oldest_seen_s = time.monotonic() + chance.uniform(10, 30), 0, 0.0
+        with ResultSubscriber(self._place.publisher, site=SITE, camera=GOOD) as results:
+            while time.monotonic() < end_s and not self._ending.is_set():
+                result = results.receive()
+                if result is not None and result.is_good:
+                    goods += 1
+                    age_ns = time.monotonic_ns() - result.published_ns - self._board.behind_ns
+                    oldest_seen_s = max(oldest_seen_s, age_ns / 1e9)
+                self._wait(chance, 0.1, 1)
+        if oldest_seen_s > oldest_s(self._period_s) + self._period_s / 2:
+            return f"PROBLEM: it was handed a good that was {oldest_seen_s:.2f} s old"
+        return f"no old good; {goods} goods, the oldest {1e3 * oldest_seen_s:.0f} ms"
 
     @contextlib.contextmanager
     def _listener(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -175,9 +265,9 @@ class Faults:
 
     # Bundles
 
-    def _call_reload(self, bundle: Path) -> dict[str, Any]:
+    def _call_reload(self, bundle: Path, force: bool = True) -> dict[str, Any]:
         with CommandClient(self._place.commands) as client:
-            return client.call("reload", timeout_s=120, bundle=str(bundle), force=True)
+            return client.call("reload", timeout_s=120, bundle=str(bundle), force=force)
 
     def _reload(self, chance: random.Random) -> str:
         with self._reloads:
@@ -187,7 +277,7 @@ class Faults:
 
     def _hangup(self, chance: random.Random) -> str:
         with self._reloads:
-            os.kill(self._pid, signal.SIGHUP)
+            self._programs[LINE].process.send_signal(signal.SIGHUP)
             self._bundle = 0
             time.sleep(15)
         return "sent"
@@ -209,6 +299,23 @@ class Faults:
             finally:
                 shutil.rmtree(damaged, ignore_errors=True)
             return f"PROBLEM: {file.name} was damaged and the bundle was taken: {answer}"
+
+    def _reload_blind(self, chance: random.Random) -> str:
+        """Thresholds that nothing exceeds."""
+        blind = self._place.out / "blind.fbft"
+        with self._reloads:
+            shutil.rmtree(blind, ignore_errors=True)
+            shutil.copytree(self._place.bundles[self._bundle], blind)
+            manifest = json.loads((blind / "bundle.json").read_text())
+            manifest["thresholds"] |= {"image": 3.9, "pixel": 3.9}
+            (blind / "bundle.json").write_text(json.dumps(manifest))
+            try:
+                answer = self._call_reload(blind, force=False)
+            except CommandError as error:
+                return f"refused; {str(error)[:160]}"
+            finally:
+                shutil.rmtree(blind, ignore_errors=True)
+            return f"PROBLEM: a bundle that finds nothing was taken: {answer}"
 
     # The camera
 
@@ -247,32 +354,40 @@ class Faults:
     def _other_size(self, chance: random.Random) -> str:
         with self._spoilt_images() as paths:
             for path in chance.sample(paths, chance.randint(1, len(paths))):
-                _replace(path, _png(np.zeros((chance.randint(1, 2000), chance.randint(1, 2000), 3), np.uint8)))
+                _replace(path, image(np.zeros((chance.randint(1, 2000), chance.randint(1, 2000), 3), np.uint8)))
             self._wait(chance, 3, 15)
         return self._until_back(self._fresh())
 
-    def _black(self, chance: random.Random) -> str:
+    def _flat(self, level: int, chance: random.Random) -> str:
         with self._spoilt_images() as paths:
+            content = image(np.full((*self._place.size, 3), level, np.uint8))
             for path in paths:
-                _replace(path, _png(np.zeros((*SIZE, 3), np.uint8)))
-            self._wait(chance, 3, 15)
-        return self._until_back(self._fresh())
+                _replace(path, content)
+            problem = self._never_good(chance)
+        return problem or self._until_back(self._fresh())
 
     def _frozen(self, chance: random.Random) -> str:
         with self._spoilt_images() as paths:
             content = chance.choice(paths).read_bytes()
             for path in paths:
                 _replace(path, content)
-            self._wait(chance, 3, 25)
-        return self._until_back(self._fresh())
+            self._ending.wait(FROZEN_AFTER / self._place.camera_fps)
+            problem = self._never_good(chance)
+        return problem or self._until_back(self._fresh())
 
     def _gone(self, chance: random.Random) -> str:
         away = self._place.images.with_name("away")
         with self._images:
             self._place.images.rename(away)
-            self._wait(chance, 2, 30)
+            problem = self._never_good(chance)
             away.rename(self._place.images)
-        return self._until_back(self._fresh())
+        return problem or self._until_back(self._fresh())
+
+    def _never_good(self, chance: random.Random) -> str:
+        """Wait, and say where the spoilt camera was good after what was taken before had been told."""
+        begun_s = time.monotonic()
+        self._wait(chance, self._settled_s, self._settled_s + 15)
+        return self._good_since(begun_s + self._settled_s, EXITS, (SPOILT,))
 
     # The machine
 
@@ -318,10 +433,6 @@ def _drain(stream: Any) -> None:
     with contextlib.suppress(OSError, ValueError):
         while stream.read(1 << 16):
             pass
-
-
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
-    return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def _replace(path: Path, content: bytes) -> None:

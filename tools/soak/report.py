@@ -9,10 +9,20 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fbft_edge.names import size_text
 from tools.soak.place import CAMERAS
+from tools.soak.programs import LINE, MODBUS, MQTT
+from tools.soak.shown import PERIODS, PERIODS_STOPPED
 
 WARM_UP_S = 600.0
 MAX_GROWTH = 0.01
+MEMORY_AFTER_S = 1800.0  # shorter runs are all warm-up
+
+
+def last_life(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the newest process of a program, by the time since its first."""
+    own = [sample for sample in samples if sample["pid"] == samples[-1]["pid"]]
+    return [{**sample, "elapsed_s": sample["elapsed_s"] - own[0]["elapsed_s"]} for sample in own]
 
 
 def growth(samples: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
@@ -32,7 +42,12 @@ def growth(samples: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
 
 def judged(seen: dict[str, Any]) -> dict[str, bool]:
     """What must hold."""
-    checks = {"the line ended with status 0": seen["status"] == 0}
+    checks = {f"the {name} ended with status 0": status == 0 for name, status in seen["status"].items()}
+    for shown_by, shown in seen["shown"].items():
+        checks[f"{shown_by}: no good was too old"] = shown["too_old"] == 0
+        checks[f"{shown_by}: every good is what the line said"] = len(shown["problems"]) == shown["too_old"]
+        checks[f"{shown_by}: there were goods"] = shown["goods"] > 0
+    checks["every picture has the date at which it was taken"] = not seen["misdated"]
     for camera in CAMERAS:
         got, said = seen["received"][camera], seen["summaries"].get(camera)
         if said is None:
@@ -47,7 +62,9 @@ def judged(seen: dict[str, Any]) -> dict[str, bool]:
         checks[f"{camera}: every message is valid"] = got["invalid"] == 0
         checks[f"{camera}: every ledger is closed"] = got["open_ledgers"] == 0 and is_closed(said["ledger"])
         checks[f"{camera}: every ledger counts its message"] = got["miscounted"] == 0
-    checks["memory grew by less than 1 %"] = seen["memory"]["rss"].get("growth", 0.0) < MAX_GROWTH
+    for name, memory in seen["memory"].items():
+        if name in (LINE, MODBUS, MQTT) and seen["elapsed_s"] > MEMORY_AFTER_S:
+            checks[f"{name}: memory grew by less than 1 %"] = memory["rss"].get("growth", 0.0) < MAX_GROWTH
     checks["faults went as they must"] = not seen["fault_problems"]
     checks["no traceback in the log"] = not seen["log"].get("traceback")
     return checks
@@ -60,20 +77,54 @@ def is_closed(ledger: Mapping[str, int]) -> bool:
 
 
 def table(seen: Mapping[str, Any]) -> str:
-    """The figures in Markdown."""
+    """The page in Markdown: whether it passed, then the figures."""
+    failed = [check for check, holds in seen["checks"].items() if not holds]
+    about = (
+        f"{seen['elapsed_s'] / 60:.1f} minutes, {len(CAMERAS)} cameras of {size_text(tuple(seen['size']))} at "
+        f"{seen['camera_fps']:g} pictures and {seen['fps']:g} messages a second, "
+        f"{sum(seen['faults'].values())} faults, seed {seen['seed']}."
+    )
     lines = [
-        f"{seen['elapsed_s'] / 60:.1f} minutes at {seen['fps']:g} Hz, "
-        f"{sum(seen['faults'].values())} faults, seed {seen['seed']}.",
+        "# Soak",
         "",
-        *_camera_rows(seen),
-        *("", "| of the process | after warm-up | at the end | growth | most |", "| --- | --- | --- | --- | --- |"),
-        *_process_rows(seen["memory"]),
-        *("", "| fault | times |", "| --- | --- |"),
+        f"**FAILED: {'; '.join(failed)}.**" if failed else f"**It passed: all {len(seen['checks'])} checks hold.**",
+        "",
+        about,
+        *("", "## What PLC and MQTT client saw", "", *_shown_rows(seen)),
+        *("", "## What the line sent", "", *_camera_rows(seen)),
+        *(
+            "",
+            "## Memory",
+            "",
+            f"Of the newest process of each; judged in runs of more than {MEMORY_AFTER_S / 60:g} minutes.",
+        ),
+        *("", "| | after warm-up | at the end | growth | most |", "| --- | --- | --- | --- | --- |"),
+        *(row for program, memory in seen["memory"].items() for row in _process_rows(program, memory)),
+        *("", "## Faults", "", "| what, and what came of it | times |", "| --- | --- |"),
         *(f"| {outcome} | {count} |" for outcome, count in seen["outcomes"].items()),
-        *("", "| check | |", "| --- | --- |"),
-        *(f"| {check} | {'yes' if holds else 'NO'} |" for check, holds in seen["checks"].items()),
+        *("", "## Checks", "", "| check | |", "| --- | --- |"),
+        *(f"| {check} | {'yes' if holds else '**NO**'} |" for check, holds in seen["checks"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shown_rows(seen: Mapping[str, Any]) -> list[str]:
+    period_ms = 1e3 / seen["fps"]
+    return [
+        f"Ages in ms, from when the line sent the message until the client looked; allowed are {PERIODS * period_ms:g} "
+        f"and the way to the client, {PERIODS_STOPPED * period_ms:g} while a program was stopped. "
+        f"{seen['unanswered_plc']} questions of the PLC got no answer.",
+        "",
+        "| | looks | goods | too old | oldest good | while a program was stopped | oldest picture of a good "
+        "| refused, as the broker delivered it late; the oldest |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {shown_by} | {shown['looks']} | {shown['goods']} | {shown['too_old']} | {shown['oldest_ms']:.0f} "
+            f"| {shown['oldest_stopped_ms']:.0f} | {shown['oldest_picture_ms']:.0f} "
+            f"| {shown['late']}; {shown['oldest_late_ms']:.0f} |"
+            for shown_by, shown in seen["shown"].items()
+        ),
+    ]
 
 
 def _camera_rows(seen: Mapping[str, Any]) -> list[str]:
@@ -114,7 +165,7 @@ def _camera_rows(seen: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _process_rows(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _process_rows(program: str, memory: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = []
     for name, figures in memory.items():
         if figures:
@@ -122,5 +173,7 @@ def _process_rows(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
             before, after, most = (figures[key] / scale for key in ("before", "after", "max"))
             unit = " MiB" if scale == 1024 else ""
             change = f"{100 * figures['growth']:.2f} %"
-            lines.append(f"| {name} | {before:.1f}{unit} | {after:.1f}{unit} | {change} | {most:.1f}{unit} |")
+            lines.append(
+                f"| {program}, {name} | {before:.1f}{unit} | {after:.1f}{unit} | {change} | {most:.1f}{unit} |"
+            )
     return lines

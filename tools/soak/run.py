@@ -1,4 +1,4 @@
-"""One run of the line from its start to its end, everything that was seen of it out.
+"""One run of a line with its bridges from start to end, everything that was seen of them out.
 
 Knows nothing of what must hold: that is the report's.
 """
@@ -10,11 +10,9 @@ import contextlib
 import http.client
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,23 +20,27 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.soak.board import Board
 from tools.soak.faults import Faults
 from tools.soak.place import CAMERAS, Place
+from tools.soak.programs import LINE, MQTT, Program, programs
 from tools.soak.samples import Sample, counters, get, histograms, log_counts, sampled, summaries
 from tools.soak.schedule import Schedule
+from tools.soak.shown import watch_exits
 from tools.soak.watcher import subscribe
 
 SAMPLE_EVERY_S = 10.0
 PSS_EVERY = 6
 CALM_END_S = 60.0
+KILLS_UNTIL = 1 / 4  # of a run: afterwards each bridge lives to the end, and its memory is watched
 
 
 class Soak:
-    """One run of the line, from its start to its judgement."""
+    """One run of a line and its bridges, from their start to everything that was seen of them."""
 
     def __init__(self, args: argparse.Namespace, place: Place, has_disk: bool, console: Console) -> None:
         self._args, self._place, self._has_disk, self._console = args, place, has_disk, console
-        self._samples: list[Sample] = []
+        self._samples: dict[str, list[Sample]] = {}
         self._metrics = ""
         self._unanswered: list[str] = []
         self._counts: dict[str, tuple[int, int]] = {}
@@ -49,70 +51,80 @@ class Soak:
         config = place.out / "line.toml"
         config.write_text(place.config(args.fps))
         spawn = multiprocessing.get_context("spawn")
-        stop, (report, sender) = spawn.Event(), spawn.Pipe(duplex=False)
-        subscriber = spawn.Process(target=subscribe, args=(place.publisher, args.fps, sender, stop), daemon=True)
-        subscriber.start()
-        sender.close()
-        time.sleep(2.0)  # it connects before the first message
-        command = [sys.executable, "-m", "fbft_edge", "run", "--config", str(config), "--log", "json"]
-        with (place.out / "line.log").open("wb") as log:
-            line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        load = [os.getloadavg()]
-        try:
-            faults, elapsed_s = self._watch(line, report)
-        finally:
-            line.send_signal(signal.SIGTERM)
-            printed = line.communicate(timeout=120)[0]
-            stop.set()
-        load.append(os.getloadavg())
-        received = _last(report)
-        subscriber.join(30)
-        (place.out / "line.out").write_text(printed)
+        stop, board = spawn.Event(), Board(spawn)
+        with programs(place, config) as running:
+            broker_port = place.broker_port if MQTT in running else None
+            exits = (place.publisher, place.modbus_port, broker_port), args.fps, place.camera_fps, board
+            messages, told = spawn.Pipe(duplex=False)
+            shown, shown_told = spawn.Pipe(duplex=False)
+            watchers = [
+                spawn.Process(target=subscribe, args=(place.publisher, args.fps, told, stop), daemon=True),
+                spawn.Process(target=watch_exits, args=(*exits, shown_told, stop), daemon=True),
+            ]
+            for process in watchers:
+                process.start()
+            told.close()
+            shown_told.close()
+            load = [os.getloadavg()]
+            try:
+                faults, elapsed_s = self._watch(running, board, messages)
+            finally:
+                status = {name: program.end() for name, program in reversed(running.items())}
+                stop.set()
+            load.append(os.getloadavg())
+            received, seen = _last(messages), shown.recv()
+            for process in watchers:
+                process.join(30)
+            printed, log = running[LINE].out.read_text(), running[LINE].log
         return {
             "seed": args.seed,
             "fps": args.fps,
+            "camera_fps": place.camera_fps,
+            "size": place.size,
             "elapsed_s": elapsed_s,
-            "status": line.returncode,
-            "summaries": summaries(printed) if line.returncode == 0 else {},
+            "status": status,
+            "summaries": summaries(printed) if status[LINE] == 0 else {},
             "received": received,
+            **seen,
             "histograms": histograms(self._metrics),
             "counters": counters(self._metrics),
             "faults": dict(sorted(faults.counts.items())),
             "outcomes": dict(sorted(faults.outcomes.items())),
             "fault_problems": faults.problems,
             "unanswered": self._unanswered,
-            "log": log_counts(place.out / "line.log"),
+            "log": log_counts(log),
             "load": load,
-            "samples": [asdict(sample) for sample in self._samples],
+            "samples": {name: [asdict(sample) for sample in samples] for name, samples in self._samples.items()},
             "events": faults.events,
         }
 
-    def _watch(self, line: subprocess.Popen[str], report: Connection) -> tuple[Schedule, float]:
-        self._await_first(line, report)
+    def _watch(self, running: Mapping[str, Program], board: Board, report: Connection) -> tuple[Schedule, float]:
+        self._await_first(running[LINE], report)
         begun_s = time.monotonic()
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
         with Progress(*columns, console=self._console) as progress:
             args, say = self._args, progress.console.print
             ending = threading.Event()
-            kinds = Faults(self._place, line.pid, self._has_disk, ending).kinds
+            last_kill_s = begun_s + KILLS_UNTIL * 60 * args.minutes
+            kinds = Faults(self._place, running, board, args.fps, self._has_disk, ending, last_kill_s).kinds
             faults = Schedule(kinds, ending, args.seed, args.every, say)
             if not args.calm:
                 faults.start()
             try:
-                self._attend(line, report, faults, progress)
+                self._attend(running, report, faults, progress)
             finally:
                 faults.stop()
             self._scrape()
         return faults, time.monotonic() - begun_s
 
-    def _attend(self, line: subprocess.Popen[str], report: Connection, faults: Schedule, progress: Progress) -> None:
+    def _attend(self, running: Mapping[str, Program], report: Connection, faults: Schedule, progress: Progress) -> None:
         begun_s = next_s = time.monotonic()
         duration_s = self._args.minutes * 60
         calm_s = duration_s - min(CALM_END_S, duration_s / 10)
         task, number = progress.add_task("running", total=duration_s), 0
-        while (elapsed_s := time.monotonic() - begun_s) < duration_s and line.poll() is None:
+        while (elapsed_s := time.monotonic() - begun_s) < duration_s and running[LINE].process.poll() is None:
             if time.monotonic() >= next_s:
-                self._look(line.pid, elapsed_s, number)
+                self._look(running, elapsed_s, number)
                 next_s, number = next_s + SAMPLE_EVERY_S, number + 1
             if elapsed_s > calm_s:
                 faults.rest()
@@ -120,11 +132,11 @@ class Soak:
             progress.update(task, completed=elapsed_s, description=self._description(faults))
             time.sleep(0.5)
 
-    def _await_first(self, line: subprocess.Popen[str], report: Connection) -> None:
+    def _await_first(self, line: Program, report: Connection) -> None:
         deadline_s = time.monotonic() + 120
         while not all(self._counts.get(camera, (0, 0))[0] for camera in CAMERAS):
-            if line.poll() is not None or time.monotonic() > deadline_s:
-                raise SystemExit(f"the line published nothing; see {self._place.out / 'line.log'}")
+            if line.process.poll() is not None or time.monotonic() > deadline_s:
+                raise SystemExit(f"the line published nothing; see {line.log}")
             self._read(report)
             time.sleep(0.1)
 
@@ -132,9 +144,11 @@ class Soak:
         while report.poll():
             self._counts = report.recv()
 
-    def _look(self, pid: int, elapsed_s: float, number: int) -> None:
-        with contextlib.suppress(OSError):
-            self._samples.append(sampled(pid, elapsed_s, number % PSS_EVERY == 0))
+    def _look(self, running: Mapping[str, Program], elapsed_s: float, number: int) -> None:
+        for name, program in running.items():
+            with contextlib.suppress(OSError):
+                sample = sampled(program.process.pid, elapsed_s, number % PSS_EVERY == 0)
+                self._samples.setdefault(name, []).append(sample)
         self._scrape()
 
     def _scrape(self) -> None:
@@ -150,7 +164,7 @@ class Soak:
         counts = "  ".join(
             f"{camera} {count}" + f" ({lost} missing)" * bool(lost) for camera, (count, lost) in self._counts.items()
         )
-        memory = f"{self._samples[-1].rss_kib / 1024:.0f} MiB" if self._samples else ""
+        memory = f"{self._samples[LINE][-1].rss_kib / 1024:.0f} MiB" if LINE in self._samples else ""
         return f"{counts}  {memory}  {sum(faults.counts.values())} faults"
 
 

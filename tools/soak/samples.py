@@ -18,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 @dataclass
 class Sample:
-    """The process at one moment; memory in KiB."""
+    """A process at one moment; memory in KiB."""
 
+    pid: int
     elapsed_s: float
     rss_kib: int
     pss_kib: int | None
@@ -37,6 +38,7 @@ def sampled(pid: int, elapsed_s: float, with_pss: bool) -> Sample:
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
     pss = re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.MULTILINE) if with_pss else None
     return Sample(
+        pid,
         elapsed_s,
         int(status["VmRSS"].split()[0]),
         int(pss[1]) if pss else None,

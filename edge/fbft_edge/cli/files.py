@@ -91,12 +91,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.description = "Time every stage of a frame beside what this machine can do at best; the last line is JSON."
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="B", help="the product's bundle, a folder NAME.fbft")
-    add("--frame-size", type=_frame_size, metavar="WxH", help="default: the size that the bundle was fitted on")
+    add("--frame-size", type=size_from_text, metavar="WxH", help="default: the size that the bundle was fitted on")
     add("--repeats", type=int, default=7, metavar="N", help="the median of so many (default: %(default)s)")
     parser.set_defaults(command=_bench)
 
 
-def _frame_size(text: str) -> tuple[int, int]:
+def size_from_text(text: str) -> tuple[int, int]:
+    """(height, width) of `WxH` on a command line."""
     from fbft_edge.names import MAX_SIDE_PX
 
     width, height = (int(part) for part in text.lower().split("x"))
