@@ -5,7 +5,8 @@ one that seems to have travelled shortest shows how the two clocks differ. Two c
 and neither does:
 
 - The first messages may have waited long in a queue. A queue that is read gives its messages faster than they were
-  sent, so a message is dated only after the difference has stood still for half a period.
+  sent, so a message is dated only after the difference has stood still for half a period. What is read in seven eighths
+  of a period each, or more slowly, cannot be told from what is sent now.
 - Clocks of two machines drift. The difference may therefore grow by `DRIFT`; what is delayed for good, by a congested
   network for instance, is taken for a clock that is behind only after 1000 times its delay.
 
@@ -73,10 +74,10 @@ class PublisherClock:
     def _compare(self, behind_s: float, now_s: float) -> None:
         expected_s = self._behind_s + DRIFT * (now_s - self._last_s)
         self._behind_s, self._last_s = min(expected_s, behind_s), now_s
-        tolerance_s = oldest_s(self._period_s) / 2
-        if behind_s < expected_s - tolerance_s:  # so what came before was old, and this may be, too
+        period_s = self._period_s
+        if period_s is None or behind_s < expected_s - period_s / 8:  # what came before was old, and this may be, too
             self._is_settled, self._since_s = False, now_s
-        elif not self._is_settled and behind_s > expected_s + tolerance_s:
+        elif not self._is_settled and behind_s > expected_s + max(MIN_LIMIT_S / 2, period_s / 4):
             self._since_s = now_s
-        elif self._period_s is not None and now_s - self._since_s >= self._period_s / 2:
+        elif now_s - self._since_s >= period_s / 2:
             self._is_settled = True

@@ -142,6 +142,14 @@ def test_a_fault_that_answers_a_trigger_carries_its_identifiers(period: Period) 
     assert '"part_id": "SN-7"' in fields
 
 
+@pytest.mark.parametrize("limit_s", [0.5, 3.0])
+def test_a_result_is_late_as_soon_as_it_is_older_than_the_limit(limit_s: float) -> None:
+    limited = replace(SETTINGS, late_after_s=limit_s)
+    ages_s = (limit_s / 2, limit_s, limit_s + 1e-9)
+    kinds = [said_in(Period(NOW_NS, LINE, finished(age_s)), Memory(), limited).kind for age_s in ages_s]
+    assert kinds == ["fresh", "fresh", "fault"]
+
+
 def test_without_limits_every_result_is_taken_and_every_repeat_is_stale() -> None:
     unlimited = replace(SETTINGS, stale_after_s=0.0, late_after_s=0.0)
     fresh = said_in(Period(NOW_NS, LINE, LATE), Memory(), unlimited)
