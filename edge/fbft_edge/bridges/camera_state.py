@@ -18,7 +18,7 @@ from enum import IntEnum
 from fbft_edge.closeable import Closeable
 from fbft_edge.errors import MessageError
 from fbft_edge.frames.frame import DecidedBy, Verdict
-from fbft_edge.messages.age import oldest_s
+from fbft_edge.messages.age import oldest_s, shorter
 from fbft_edge.messages.header import Health
 from fbft_edge.messages.reading import Result
 from fbft_edge.sockets.subscriber import ResultSubscriber
@@ -52,7 +52,7 @@ class Standing:
         fault: Why; `NONE` unless the verdict is `FAULT`.
         reason: One line for the operator; None when there is nothing to say.
         message: The newest message, without mask and preview, however old; None when none has come.
-        period_s: Between messages, given or learned; None when not known yet.
+        period_s: Between messages, the smaller one of what was given and learned; None when neither is known yet.
         results: Frames, and triggers without one, whose own result has come since the bridge started.
         anomalous: How many of the frames were anomalous.
         lost: Messages missed on the way.
@@ -95,7 +95,7 @@ class CameraState:
 
     Args:
         camera: The camera's name.
-        period_s: Between messages; None takes the one that the subscriber learned.
+        period_s: Between messages; None, or a larger one, takes that which the subscriber learned.
         clock: `time.monotonic`, by which the subscriber dates messages.
 
     Attributes:
@@ -160,8 +160,7 @@ class CameraState:
 
     @property
     def _period_s(self) -> float | None:
-        learned_s = None if self._message is None else self._message.period_s
-        return learned_s if self._given_period_s is None else self._given_period_s
+        return shorter(self._given_period_s, None if self._message is None else self._message.period_s)
 
     def _believable(self, message: Result) -> Result:
         fault, reason = self._fault()

@@ -119,7 +119,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--period",
         type=_period,
         metavar="SECONDS",
-        help="between messages; two without one are a fault (default: learned from the stream)",
+        help="between messages; two without one are a fault (default, and at most: learned from the line)",
     )
     add_client_keys(parser)
 

@@ -26,12 +26,20 @@ def oldest_s(period_s: float | None) -> float:
     return UNKNOWN_LIMIT_S if period_s is None else max(MIN_LIMIT_S, OLDEST_PERIODS * period_s)
 
 
+def shorter(given_s: float | None, learned_s: float | None) -> float | None:
+    """The smaller one of two periods that may be unknown."""
+    return min((period_s for period_s in (given_s, learned_s) if period_s is not None), default=None)
+
+
 class PublisherClock:
     """Dates one camera's messages by the reader's clock, in the order in which they come.
 
     Args:
-        period_s: Between messages; None learns it as the mean since a session's first message. The grid is absolute:
-            late messages that come at once do not change it.
+        period_s: Between messages, until it is learned, and never more than that afterwards: a period that somebody
+            gave too large must not keep an old message good. None leaves it to be learned.
+
+    The period is learned as the mean since a session's first message. The grid is absolute: late messages that come at
+    once do not change it.
     """
 
     def __init__(self, period_s: float | None = None) -> None:
@@ -42,7 +50,7 @@ class PublisherClock:
 
     @property
     def period_s(self) -> float | None:
-        """Between messages, given or learned; None when not known yet."""
+        """Between messages, the smaller one of what was given and what was learned; None when neither is known yet."""
         return self._period_s
 
     def sent_s(self, session: str, sequence: int, published_ns: int, now_s: float) -> float | None:
@@ -61,8 +69,9 @@ class PublisherClock:
         if session != self._session:
             self._begin(session, sequence, published_s, now_s)
             return None
-        if self._given_period_s is None and sequence > self._first_sequence:
-            self._period_s = max(0.0, published_s - self._first_s) / (sequence - self._first_sequence)
+        if sequence > self._first_sequence:
+            learned_s = max(0.0, published_s - self._first_s) / (sequence - self._first_sequence)
+            self._period_s = shorter(self._given_period_s, learned_s)
         self._compare(now_s - published_s, now_s)
         return min(now_s, published_s + self._behind_s) if self._is_settled else None
 

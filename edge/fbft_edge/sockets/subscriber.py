@@ -53,7 +53,7 @@ class ResultSubscriber(Closeable):
         camera: Only results of this camera, or of these; None for all.
         every: Hand out every message in order, however old: for records, and for parts that are counted. An output
             is then set from `Result.is_good` alone.
-        period_s: Between messages; None learns it from them.
+        period_s: Between messages, until they show a shorter one; None learns it from them.
         server_key: File of the publisher's public CURVE key; None for one without CURVE.
         secret_key: File of one's own secret key; None for the one that FBFT_SECRET_KEY_FILE names.
 

@@ -148,6 +148,14 @@ def test_lost_messages_do_not_lengthen_the_period() -> None:
     assert state.standing().period_s == pytest.approx(PERIOD_S)
 
 
+def test_a_period_that_was_given_too_large_keeps_no_silent_line_good() -> None:
+    line = Line()
+    state = running(line, period_s=30.0)
+    assert state.standing().is_good
+    line.now_s += 2.1 * PERIOD_S
+    assert state.standing().fault is Fault.SILENCE
+
+
 def test_a_restarted_line_has_a_period_of_its_own() -> None:
     line = Line()
     state = running(line)

@@ -106,10 +106,13 @@ def test_the_period_is_learned_whatever_is_lost_or_late() -> None:
     assert clock.period_s == pytest.approx(PERIOD_S)
 
 
-def test_a_given_period_is_kept() -> None:
-    clock = PublisherClock(3.0)
-    list(ages(live(0, 9), clock))
-    assert clock.period_s == 3.0
+@pytest.mark.parametrize("given_s", [30.0, 0.1])
+def test_a_given_period_holds_until_a_shorter_one_is_learned(given_s: float) -> None:
+    clock = PublisherClock(given_s)
+    list(ages(live(0, 1), clock))
+    assert clock.period_s == given_s
+    list(ages(live(1, 9), clock))
+    assert clock.period_s == pytest.approx(min(given_s, PERIOD_S))
 
 
 @pytest.mark.parametrize(("period_s", "limit_s"), [(None, 2.0), (0.001, 0.1), (0.5, 1.0), (60.0, 120.0)])
