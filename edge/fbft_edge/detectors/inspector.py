@@ -5,6 +5,7 @@ Knows nothing about cameras, rates, messages or files.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from fbft_edge.names import ENGINES
 
 
 class Inspector(Closeable):
-    """Inspects pictures of every size that its bundle takes; a context manager, used by one thread at a time.
+    """Inspects pictures of every size that its bundle takes; a context manager. Threads take turns at its engine.
 
     Args:
         bundle: Opened, or the path of its folder, which is then opened and verified.
@@ -40,6 +41,7 @@ class Inspector(Closeable):
         self._bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self._bundle.require_thresholds()
         self._engine, self._sharpen = engine, sharpen
+        self._lock = threading.Lock()
         self._detectors: DetectorPool[Detector] = DetectorPool(self._opened)
         if len(self._bundle.frame_sizes) == 1:
             self._detectors.of(FrameLayout(*self._bundle.frame_sizes[0]))
@@ -61,11 +63,13 @@ class Inspector(Closeable):
         """
         layout = _rgb_layout(pixels)
         self._bundle.require_frame_size(*layout.size, "the picture")
-        return self._detectors.of(layout).begin(pixels)()
+        with self._lock:
+            return self._detectors.of(layout).begin(pixels)()
 
     def close(self) -> None:
         """Give the engine's memory back; another picture would load it again."""
-        self._detectors.close()
+        with self._lock:
+            self._detectors.close()
 
     def _opened(self, layout: FrameLayout) -> Detector:
         return open_detector(self._bundle, layout, self._engine, sharpen=self._sharpen).detector

@@ -66,10 +66,15 @@ def read_image(path: Path | str) -> Uint8:
     Raises:
         ImageError: The file cannot be read as an image, or holds several: pages, or frames of an animation.
     """
-    return decode_image(_file_bytes(path), str(path))
+    return decode_image(file_bytes(path), str(path))
 
 
-def _file_bytes(path: Path | str) -> Uint8:
+def file_bytes(path: Path | str) -> Uint8:
+    """The bytes of a file, for `decode_image`.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
     try:
         return np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
@@ -98,7 +103,7 @@ def peak_of_dark_16_bit(path: Path, pixels: Uint8) -> int | None:
     """
     if pixels.max() >= _DARK_BELOW:
         return None
-    encoded = _file_bytes(path)
+    encoded = file_bytes(path)
     values = _decoded(encoded, str(path))
     is_full_range = stated_levels(encoded.data, str(path)).white in (None, _WHITE_16_BIT)
     return dark_peak(values) if is_full_range else None

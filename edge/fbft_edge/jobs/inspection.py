@@ -5,6 +5,7 @@ Knows nothing about cameras, rates or how a detection is made.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 from collections import Counter
@@ -25,7 +26,15 @@ from fbft_edge.errors import ArgumentError, BundleError, ImageError, MapError
 from fbft_edge.frames.drawing import Entry, card, contact_sheet, overlay
 from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Detection, Uint8, Verdict
-from fbft_edge.frames.images import image_paths, images_below, images_in, peak_of_dark_16_bit, read_image, write_image
+from fbft_edge.frames.images import (
+    decode_image,
+    file_bytes,
+    image_paths,
+    images_below,
+    images_in,
+    peak_of_dark_16_bit,
+    write_image,
+)
 from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.jobs.earlier_results import Earlier, kept_lines, picture_names
 from fbft_edge.jobs.refiner import Refiner, open_refiner, require_refiner
@@ -255,7 +264,8 @@ class _Writer:
     def inspected(self, path: Path, name: str, detect: Callable[[Uint8], Detection]) -> dict[str, Any]:
         """Inspect one image, write its pictures, return its line."""
         try:
-            pixels = read_image(path)
+            encoded = file_bytes(path)
+            pixels = decode_image(encoded, str(path))
         except ImageError as error:
             return self._line(path, None, Verdict.FAULT, str(error))
         height, width = pixels.shape[:2]
@@ -263,8 +273,9 @@ class _Writer:
             self._require_size(height, width, path)
             if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
                 self._inspection.dark[path] = peak
-            sha256 = file_sha256(path)
+            sha256 = hashlib.sha256(encoded.data).hexdigest()
             detection = detect(pixels)
+            _require_unchanged(path, sha256)
         except (BundleError, ImageError, MapError, OSError) as error:
             return self._line(path, (height, width), Verdict.FAULT, str(error))
         self._write_pictures(name, pixels, detection)
@@ -322,6 +333,18 @@ class _Writer:
         heapq.heappush(self._cards, (detection.score, -self._count, picture))
         if len(self._cards) > _NUM_CARDS:
             heapq.heappop(self._cards)
+
+
+def _require_unchanged(path: Path, sha256: str) -> None:
+    """Accept a verdict about a file that still is what was inspected.
+
+    Many programs give a file its whole size first and its pixels afterwards; what is missing is black until then.
+
+    Raises:
+        ImageError: Somebody is writing it.
+    """
+    if file_sha256(path) != sha256:
+        raise ImageError(f"{path} changed while it was inspected; wait until it is written, and go on with --resume")
 
 
 _NOTHING_DETECTED: dict[str, Any] = {

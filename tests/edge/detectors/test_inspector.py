@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_a_detection_is_its_owners_when_another_picture_is_inspected(bundle: Bun
         mask = first.mask.copy()
         assert not inspector.inspect(picture(SIZES[0], level=20)).mask.any()
     np.testing.assert_array_equal(first.mask, mask)
+
+
+def test_threads_that_share_it_get_each_their_own_pictures_detection(bundle: Bundle) -> None:
+    pictures = [picture(size, level) for level in (20, 250) for size in SIZES] * 25
+    with Inspector(bundle) as inspector:
+        expected = [inspector.inspect(pixels).score for pixels in pictures]
+        with ThreadPoolExecutor(4) as threads:
+            found = [detection.score for detection in threads.map(inspector.inspect, pictures)]
+    assert found == expected
 
 
 def test_leaving_it_closes_every_engine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

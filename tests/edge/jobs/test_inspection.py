@@ -380,6 +380,21 @@ def test_a_file_that_became_another_picture_is_inspected_again(half_done: Path) 
     assert seen_again(half_done) == ["a.png", "c.png"]
 
 
+def test_a_file_that_is_written_while_it_is_inspected_gets_no_verdict(tmp_path: Path) -> None:
+    path = write_part(tmp_path / "in/a.ppm")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000] + bytes(len(whole) - 3000))  # its size is there already, its pixels are not
+
+    def detect(pixels: Uint8) -> Detection:
+        path.write_bytes(whole)
+        return RedDetector().detect(pixels)
+
+    inspect_images(bundle(), [path], tmp_path / "out", detect)
+    (line,) = lines(tmp_path / "out")
+    assert (line["verdict"], line["mask"]) == ("fault", None)
+    assert "changed while it was inspected" in line["reason"]
+
+
 def test_an_image_without_a_verdict_is_tried_again(half_done: Path) -> None:
     (half_done / "in/c.png").write_bytes(b"not a picture")
     seen_again(half_done)
