@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.bundle.reading import Bundle, open_bundle
 from fbft_edge.detectors import Detector
 from fbft_edge.detectors.model import DetectorPool
@@ -43,6 +44,7 @@ class Comparison:
         detection: What is detected today.
         engine: What inferred today, in words.
         bundle_sha256: Of the bundle today.
+        thresholds: Of that bundle.
         score_change: Today's score less the published one, in units of the published image threshold.
         mask_changed_px: Pixels in which the masks differ.
         mask_overlap: Their intersection over union; 1 when both are empty.
@@ -52,6 +54,7 @@ class Comparison:
     detection: Detection
     engine: str
     bundle_sha256: str
+    thresholds: Thresholds
     score_change: float
     mask_changed_px: int
     mask_overlap: float
@@ -144,7 +147,7 @@ class _Replayer:
             detection = detector.begin(recording.frame.pixels)()
         except FbftError as error:
             return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
-        comparison = _compared(recording, detection, self._engines[layout], self._bundle.sha256)
+        comparison = _compared(recording, detection, self._engines[layout], self._bundle)
         return Replayed(path, comparison.outcome(tolerance), comparison)
 
     def close(self) -> None:
@@ -157,10 +160,11 @@ class _Replayer:
         return opened.detector
 
 
-def _compared(recording: Recording, detection: Detection, engine: str, bundle_sha256: str) -> Comparison:
+def _compared(recording: Recording, detection: Detection, engine: str, bundle: Bundle) -> Comparison:
     published = recording.detection
     either = int(np.count_nonzero(published.mask | detection.mask))
     changed = int(np.count_nonzero(published.mask ^ detection.mask))
     change = (detection.score - published.score) / (recording.result.image_threshold or 1.0)
     overlap = 1 - changed / either if either else 1.0
-    return Comparison(recording, detection, engine, bundle_sha256, change, changed, overlap)
+    about = engine, bundle.sha256, bundle.require_thresholds()
+    return Comparison(recording, detection, *about, change, changed, overlap)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fbft_edge.frames.drawing import Closeup, Entry, card, contact_sheet, smallest_region
+from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import dark_peak, write_image
 from fbft_edge.jobs.replay import Comparison, Outcome, Replayed
@@ -119,9 +120,23 @@ def _cards(comparison: Comparison) -> list[Uint8]:
     closeup = smallest_region(published) or smallest_region(detection)
     time = comparison.recording.path.name[:12]
     return [
-        card(Entry(f"{time} {when}: {found.score:.4g}", pixels, found, _captioned(closeup, found)))
-        for when, found in (("published", published), ("now", detection))
+        card(Entry(f"{time} {when}", pixels, found, _captioned(closeup, found), why))
+        for when, found, why in zip(("published", "now"), (published, detection), _reasons(comparison), strict=True)
     ]
+
+
+def _reasons(comparison: Comparison) -> tuple[str, str]:
+    """Why the published verdict is what it is, and why today's."""
+    result, thresholds = comparison.recording.result, comparison.thresholds
+    both = (
+        (comparison.recording.detection, result.image_threshold, result.pixel_threshold),
+        (comparison.detection, thresholds.image, thresholds.pixel),
+    )
+    published, now = (
+        explained(found.score, image, found.peak, pixel, found.peak_xy, found.decided_by)
+        for found, image, pixel in both
+    )
+    return published, now
 
 
 def _captioned(closeup: Closeup | None, detection: Detection) -> Closeup | None:
@@ -139,8 +154,16 @@ def _result(replayed: Replayed) -> dict[str, Any]:
     return {
         **about,
         **{name: getattr(result, name) for name in _ABOUT},
-        "published": _described(published, comparison.recording.engine, result.bundle_sha256),
-        "replayed": _described(comparison.detection, comparison.engine, comparison.bundle_sha256),
+        "published": {
+            **_described(published, comparison.recording.engine, result.bundle_sha256),
+            "image_threshold": result.image_threshold,
+            "pixel_threshold": result.pixel_threshold,
+        },
+        "replayed": {
+            **_described(comparison.detection, comparison.engine, comparison.bundle_sha256),
+            "image_threshold": comparison.thresholds.image,
+            "pixel_threshold": comparison.thresholds.pixel,
+        },
         "score_change": comparison.score_change,
         "mask_changed_px": comparison.mask_changed_px,
         "mask_overlap": comparison.mask_overlap,
@@ -165,9 +188,10 @@ def _one_line(replayed: Replayed) -> str:
     if comparison is None:
         return f"{replayed.path}: {replayed.reason}"
     published, detection = comparison.recording.detection, comparison.detection
+    why_published, why_now = _reasons(comparison)
     return (
-        f"{replayed.path}: {_verdict(published)} {published.score:.4g}, now {_verdict(detection)} "
-        f"{detection.score:.4g}, {comparison.mask_changed_px} px of the mask differ"
+        f"{replayed.path}: {_verdict(published)} ({why_published}), now {_verdict(detection)} "
+        f"({why_now}), {comparison.mask_changed_px} px of the mask differ"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -139,6 +140,8 @@ def test_a_bundle_that_says_otherwise_is_found_out_named_and_drawn(
     said = capsys.readouterr().out
     assert (status, outcomes) == (1, ["identical"] * 4 + ["verdict differs"] * 4)
     assert f"8 recordings were made with another bundle: {bundle.sha256[:16]}" in said
+    why = r"anomalous \(score .* above 0\.5\), now ok \(score .* against 0\.9, peak .* against 0\.95 at \(\d+, \d+\)\)"
+    assert re.search(why, " ".join(said.split()))
     assert cv2.imread(str(tmp_path / "out" / "differences.png")) is not None
 
 
@@ -150,7 +153,12 @@ def test_a_line_holds_both_sides(bundle: Bundle, recordings: Path, tmp_path: Pat
     assert line["published"]["score"] == line["replayed"]["score"] == published.result.score
     assert line["published"]["mask_px"] == line["replayed"]["mask_px"] == np.count_nonzero(published.detection.mask)
     assert line["published"]["bundle_sha256"] == line["replayed"]["bundle_sha256"] == bundle.sha256
-    assert (line["camera"], line["sequence"], line["frame_id"]) == ("press-1", 1, 1)
+    assert (line["camera"], line["sequence"], line["frame_id"], line["part_id"]) == ("press-1", 1, 1, None)
+    for name in ("peak", "decided_by", "image_threshold"):
+        assert line["published"][name] == line["replayed"][name] == getattr(published.result, name)
+    thresholds = (line["published"]["pixel_threshold"], line["replayed"]["pixel_threshold"])
+    assert thresholds == (published.result.pixel_threshold, 0.6)
+    assert line["published"]["peak_xy"] == line["replayed"]["peak_xy"] == list(published.result.peak_xy)
 
 
 @pytest.mark.parametrize(("tolerance", "status"), [("0", 1), ("0.005", 1), ("0.02", 0)])
