@@ -49,6 +49,7 @@ NO_COMMANDS = (
     b'{"id": "\\ud800", "command": "trigger"}',
     b'{"id": 1, "command": "trigger", "camera": "press-1"}',
     b'{"id": 1, "command": "trigger", "camera": "press-1", "trigger_id": "\\ud800"}',
+    b'{"id": 1, "command": "trigger", "camera": "press-1", "part_id": "\\ud800"}',
     b'{"id": 1, "command": "trigger", "camera": 7, "trigger_id": 8}',
     b'{"id": 1, "command": "reload"}',
     b'{"id": 1, "command": "reload", "bundle": "/dev"}',

@@ -76,8 +76,10 @@ def check(locked: Locked) -> Iterator[None]:
     assert locked.witness.next().ledger.captured == captured
     with CommandClient(locked.line.commands, **locked.keys("commander")) as client:
         assert client.call("status", timeout_s=30)["cameras"]["press-1"]["ledger"]["captured"] == captured
-        client.call("trigger", timeout_s=30, camera="press-1", trigger_id=f"ours-{captured}")
-    locked.witness.next(lambda result: result.trigger_id == f"ours-{captured}" and result.score is not None)
+        ours = {"trigger_id": f"ours-{captured}", "part_id": f"SN {captured}"}
+        client.call("trigger", timeout_s=30, camera="press-1", **ours)
+    answer = locked.witness.next(lambda result: result.trigger_id == f"ours-{captured}" and result.score is not None)
+    assert answer.part_id == f"SN {captured}"
     assert all((each.trigger_id or "ours-").startswith("ours-") for each in locked.witness.received)
 
 
@@ -127,3 +129,10 @@ def test_a_key_that_was_removed_commands_no_more(locked: Locked) -> None:
         locked.witness.goes_on(30)  # the folder is read once a second
         with pytest.raises(CommandError):
             client.call("trigger", timeout_s=0.7, camera="press-1", trigger_id="theirs")
+
+
+@pytest.mark.parametrize("part_id", ["", "x" * 65, "SN\n4711", "SN\0", "\u00e9", 4711, True], ids=repr)
+def test_a_part_that_cannot_travel_is_refused_with_a_word_and_nothing_triggered(locked: Locked, part_id: Any) -> None:
+    refused = pytest.raises(CommandError, match=r"part '.*' cannot stand in a message|\"part_id\"")
+    with CommandClient(locked.line.commands, **locked.keys("commander")) as client, refused:
+        client.call("trigger", timeout_s=30, camera="press-1", trigger_id="theirs", part_id=part_id)
