@@ -161,6 +161,7 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for what is found")
     add("--recursive", action="store_true", help="refine what is in subfolders, too; outputs keep the folders")
+    add("--overwrite", action="store_true", help="replace results in DIR")
     add("--weights", type=Path, metavar="FILE", help="local teacher weights, .safetensors")
     add("--iterations", type=int, metavar="N", help="most steps for an image (default: as many as serve well)")
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -325,7 +326,9 @@ def _refine(args: argparse.Namespace) -> int:
     if args.iterations is not None:
         settings = replace(settings, iterations=_at_least("--iterations", args.iterations, 1))
     folders = [given for given in args.images if given.is_dir()]
-    refined = refine_images(bundle, paths, args.out, settings, args.weights, progress, folders=folders)
+    refined = refine_images(
+        *(bundle, paths, args.out, settings, args.weights, progress), folders=folders, overwrite=args.overwrite
+    )
     Console(highlight=False).print(_refined_table(refined, args.out))
     return refined.exit_status
 

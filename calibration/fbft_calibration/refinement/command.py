@@ -24,6 +24,7 @@ from fbft_edge.detectors.judge import find_regions
 from fbft_edge.errors import BundleError, ImageError, MapError
 from fbft_edge.frames.frame import Detection, Uint8
 from fbft_edge.frames.images import read_image, write_image
+from fbft_edge.jobs.earlier_results import clear
 from fbft_edge.jobs.inspection import OVERVIEW, output_names
 from fbft_edge.jobs.results_file import results_file
 from fbft_edge.progress import SILENT, Progress
@@ -107,6 +108,7 @@ def refine_images(
     progress: Progress = SILENT,
     *,
     folders: Sequence[Path] = (),
+    overwrite: bool = False,
 ) -> Refined:
     """Refine the masks of image files; a line of results is on disk before the next image is read.
 
@@ -118,12 +120,15 @@ def refine_images(
         weights: Local teacher weights, or None for the teacher's own.
         progress: Shown how far it is.
         folders: See `fbft_edge.jobs.inspection.output_names`.
+        overwrite: Replace results that `out` has.
 
     Raises:
+        ArgumentError: Results of an earlier run are in the way.
         BundleError: The bundle has no thresholds.
         TeacherError: The teacher cannot be had, or its weights are not those that the bundle was fitted with.
         ImageError: The results cannot be written.
     """
+    clear(out, overwrite=overwrite)
     with BundleRefiner(bundle, weights, settings) as refiner, results_file(out, ("masks", "overlays")) as file:
         writer = _Writer(bundle, refiner, out, {"bundle_sha256": bundle.sha256, "settings": asdict(settings)})
         named = list(zip(paths, output_names(paths, folders), strict=True))

@@ -5,6 +5,7 @@ Knows nothing about detectors, rates of publishing or messages.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -33,6 +34,7 @@ __all__ = [
     "Triggerable",
     "WatchedCamera",
     "camera_opener",
+    "known_size",
     "local_path",
     "open_camera",
     "open_watched_camera",
@@ -96,6 +98,11 @@ def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
         CameraError: The URI is not understood.
         ArgumentError: What reads such sources is not installed.
     """
+    return _understood(uri, name)
+
+
+def _understood(uri: str, name: str) -> partial[Any]:
+    """A camera's class, with what the URI says as its arguments."""
     if uri.isdecimal():
         return partial(DeviceCamera, f"/dev/video{int(uri)}", name)
     if uri.startswith("gstreamer:") and not uri.startswith("gstreamer://"):
@@ -116,6 +123,32 @@ def camera_opener(uri: str, name: str = "camera") -> Callable[[], Camera]:
     target, _, query = rest.partition("?")
     source, parsers = _SOURCES[scheme]
     return partial(source, unquote(target), name, **_options(without_password(uri), query, parsers))
+
+
+def known_size(uri: str) -> tuple[int, int] | None:
+    """Height and width of the frames that a camera is going to send, found without any hardware or network.
+
+    Files are read; of a device, what is asked of it counts.
+
+    Returns:
+        None where the camera alone can say it, or where its files are not there yet.
+
+    Raises:
+        CameraError: The URI is not understood, or its files cannot be read.
+        ArgumentError: What reads them is not installed.
+    """
+    opener = _understood(uri, "camera")
+    if opener.func in (FolderCamera, VideoFileCamera):
+        path = local_path(uri)
+        if path is None or not path.exists():
+            return None
+        camera: Camera = opener()
+        camera.close()
+        return camera.size
+    asked = inspect.signature(opener.func).bind(*opener.args, **opener.keywords)
+    asked.apply_defaults()
+    height, width = asked.arguments.get("height"), asked.arguments.get("width")
+    return None if height is None or width is None else (height, width)
 
 
 def local_path(uri: str) -> Path | None:

@@ -1,6 +1,6 @@
 """What would stop a line from starting, found without starting it: a configuration in, a finding for each part out.
 
-Opens the bundle and the keys, but no camera and no socket.
+Opens the bundle, the keys, and files that stand in for a camera, but no device and no socket.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
-from fbft_edge.cameras import camera_opener, local_path
+from fbft_edge.cameras import camera_opener, known_size, local_path
 from fbft_edge.cameras.video import without_password
 from fbft_edge.config.line_config import CameraConfig, LineConfig
 from fbft_edge.errors import CameraError, FbftError
@@ -116,6 +116,8 @@ def _check_camera(camera: CameraConfig, bundle: Bundle | None) -> None:
             f"it can be waited for only with a bundle of one frame size, and {bundle.path} has "
             f"{len(bundle.frame_sizes) or 'any'}; set wait to false, or fit with images of one size"
         )
+    if bundle is not None and (size := known_size(camera.uri)) is not None:
+        bundle.require_frame_size(*size, "its picture")
 
 
 def _check_endpoint(endpoint: str, is_allowed: bool) -> None:

@@ -61,6 +61,25 @@ def kept_lines(out: Path, earlier: Earlier, bundle_sha256: str) -> list[dict[str
         raise ImageError(f"{path} or what it names cannot be read or removed: {error}") from error
 
 
+def clear(out: Path, *, overwrite: bool) -> None:
+    """Let a folder take the results of a job that does not go on after earlier ones.
+
+    Args:
+        out: The folder; need not exist.
+        overwrite: Remove the results that it has.
+
+    Raises:
+        ArgumentError: It has results, and they are to stay.
+        ImageError: They cannot be read or removed.
+    """
+    if overwrite:
+        kept_lines(out, Earlier.OVERWRITTEN, "")
+    elif (out / RESULTS).is_file():
+        raise ArgumentError(
+            f"{out / RESULTS} has results of an earlier run; name another folder, or replace them with --overwrite"
+        )
+
+
 def picture_names(lines: Iterable[dict[str, Any]]) -> set[str]:
     """Names that the pictures of these lines have, without folder and suffix."""
     return {str(Path(line["mask"]).relative_to("masks").with_suffix("")) for line in lines if line["mask"]}

@@ -98,10 +98,19 @@ def test_pictures_show_both_masks_side_by_side(runs: Runs) -> None:
     assert read_image(runs.refined / "overview.png").shape[1] > 1000
 
 
-def test_a_run_over_a_former_one_replaces_it(runs: Runs, small_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_former_run_is_not_replaced_by_itself(
+    runs: Runs, small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(runs.refined, tmp_path / "out")
+    status = main(["refine", str(small_bundle.path), str(runs.images), "--out", str(out)])
+    told = "results of an earlier run; name another folder, or replace them with --overwrite"
+    assert (status, told in capsys.readouterr().err, lines(out)) == (2, True, lines(runs.refined))
+
+
+def test_a_run_over_a_former_one_replaces_it_when_asked(runs: Runs, small_bundle: Bundle, tmp_path: Path) -> None:
     again = shutil.copytree(runs.refined, tmp_path / "again")
     arguments = ["refine", str(small_bundle.path), str(runs.images), "--out", str(again), "--iterations", "2"]
-    assert main(arguments) == 1
+    assert main([*arguments, "--overwrite"]) == 1
     before, after = lines(runs.refined), lines(again)
     assert [{**line, "seconds": 0} for line in after.values()] == [{**line, "seconds": 0} for line in before.values()]
     assert np.array_equal(mask(again, "defect"), mask(runs.refined, "defect"))

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from fbft_edge.bundle.reading import Bundle
+from fbft_edge.cameras import known_size
 from fbft_edge.cli.line import config_from_args
 from fbft_edge.cli.main import command_line, main
 from fbft_edge.config.line_config import LineConfig
+from fbft_edge.frames.images import write_image
 from fbft_edge.sockets.keys import write_key_pair
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
@@ -112,6 +116,7 @@ def test_a_line_that_would_run_is_shown(file: Path, capsys: pytest.CaptureFixtur
             "0.0.0.0:9090",
             r"http.bind: HTTP on 0.0.0.0:9090 reaches .*; bind 127.0.0.1:9090 and let a proxy",
         ),
+        ("width=84", "width=96", r"cameras\[press-1\]: its picture has 96x84 .*, the bundle was fitted on 84x84"),
         ('"recordings"', '"line.toml/x"', "recorder.folder: .* cannot be made or written to, because of .*/line.toml;"),
     ],
 )
@@ -123,6 +128,31 @@ def test_what_would_stop_a_line_is_told(
     output, errors = capsys.readouterr()
     assert re.match(rf"fbft-edge: error: {re.escape(str(file))}: {words}.*\n$", errors), errors
     assert ("problem" in output, PASSWORD in output + errors) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("uri", "size"),
+    [
+        ("synthetic://?width=96&height=64", (64, 96)),
+        ("v4l2:///dev/none?width=96&height=64", (64, 96)),
+        ("csi://0?width=1280&height=720", (720, 1280)),
+        ("folder://{folder}", (64, 96)),
+        ("file://{folder}/clip.avi", (64, 96)),
+        ("folder://{folder}/none", None),
+        ("v4l2:///dev/none?width=96", None),
+        ("rtsp://10.0.0.7/stream", None),
+        ("gstreamer:videotestsrc", None),
+    ],
+)
+def test_a_size_is_known_without_hardware_where_it_can_be(
+    tmp_path: Path, uri: str, size: tuple[int, int] | None
+) -> None:
+    picture = np.zeros((64, 96, 3), np.uint8)
+    write_image(tmp_path / "part.png", picture)
+    clip = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    clip.write(picture)
+    clip.release()
+    assert known_size(uri.format(folder=tmp_path)) == size
 
 
 def test_a_key_that_others_may_read_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
