@@ -110,6 +110,24 @@ def said(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def named_tests(cell: str) -> Iterator[tuple[str, str]]:
+    """What a cell of docs/safety.md names: `FILE`: words of a test's name; more words; `FILE`, `FILE`: words."""
+    names: list[str] = []
+    for part in cell.split(";"):
+        *said, words = part.split(":")
+        names = re.findall(r"`([^`]+)`", part) or names
+        yield from ((name, words if said or "`" not in part else "") for name in names)
+
+
+def is_a_test(name: str, words: str) -> bool:
+    """Whether one file of that name or path has a test in whose name these words stand."""
+    files = [file for file in (ROOT / "tests").rglob("test_*.py") if file.match(name)]
+    slug = "_".join(re.findall(r"\w+", words.lower()))
+    return (
+        len(files) == 1 and slug != "" and any(slug in test for test in re.findall(r"def (test_\w+)", read(files[0])))
+    )
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each command in a bash block, pipes and `&&` taken apart; a here-document is the last word."""
     lines = iter(text.splitlines())
@@ -206,6 +224,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if heading and target.suffix == ".md" and heading not in headings(target):
             lost.append(f"{link}#{heading}")
     assert lost == []
+
+
+def test_every_way_of_being_wrong_names_a_test_that_is_there() -> None:
+    page = read(ROOT / "docs/safety.md").partition("## Ways of being wrong")[2].partition("\n## ")[0]
+    rows = [row.strip("| ").rsplit(" | ", 2) for row in page.splitlines() if row.startswith("| ")][2:]
+    lost = [(way, *test) for way, _, cell in rows for test in named_tests(cell) if not is_a_test(*test)]
+    assert (lost, len(rows) > 10) == ([], True)
 
 
 ARCHITECTURE = ROOT / "docs/architecture.md"
