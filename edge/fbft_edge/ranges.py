@@ -45,7 +45,7 @@ ENGINE_TIMEOUT_S = Range(0.01, 3600)
 TRIGGER_TIMEOUT_S = Range(0.001, 3600)
 FROZEN_AFTER = Range(2, 10**6, is_zero_allowed=True)
 LATENCY_S = Range(0, 60)
-BLACK_BELOW = Range(0, 255)
+LEVEL = Range(0, 255)  # of `black_below` and `white_above`
 RECORDINGS_GIB = Range(0, 1e6, is_low_allowed=False)
 RECORDINGS_DAYS = Range(0, 1e5)
 NOMINAL_EVERY = Range(0, 10**9)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, SourceLostError, Triggerable
+from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, Live, SourceLostError, Triggerable
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
 from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
@@ -30,6 +30,7 @@ __all__ = [
     "Camera",
     "CountsIncomplete",
     "CountsLost",
+    "Live",
     "SourceLostError",
     "Triggerable",
     "WatchedCamera",
@@ -44,8 +45,9 @@ __all__ = [
 def open_watched_camera(
     uri: str,
     name: str = "camera",
-    frozen_after: int = 0,
-    black_below: float = 0.0,
+    frozen_after: int | None = None,
+    black_below: float | None = None,
+    white_above: float | None = None,
     wait: bool = False,
     expected_size: tuple[int, int] | None = None,
     latency_s: float = 0.0,
@@ -55,8 +57,9 @@ def open_watched_camera(
     Args:
         uri: As of `open_camera`.
         name: The camera's name.
-        frozen_after: Identical pictures in a row that count as frozen; 0: not checked.
-        black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked.
+        frozen_after: As of `WatchedCamera`.
+        black_below: As of `WatchedCamera`.
+        white_above: As of `WatchedCamera`.
         wait: The camera need not be there yet.
         expected_size: The only (height, width) that is accepted; needed to wait for a camera that is not there.
         latency_s: How long before the date that the source gives it a picture was taken.
@@ -65,7 +68,8 @@ def open_watched_camera(
         CameraError: The URI is not understood; or nothing is there, or it has another size, and it is not waited for.
         ArgumentError: A limit is out of its range, or an optional part of the installation is missing.
     """
-    return WatchedCamera(camera_opener(uri, name), name, frozen_after, black_below, wait, expected_size, latency_s)
+    limits = frozen_after, black_below, white_above
+    return WatchedCamera(camera_opener(uri, name), name, *limits, wait, expected_size, latency_s)
 
 
 def open_camera(uri: str, name: str = "camera") -> Camera:

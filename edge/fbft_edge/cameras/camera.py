@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fbft_edge.errors import CameraError
@@ -13,9 +14,9 @@ class Camera(Protocol):
     """A source of frames of one size and pixel format.
 
     A camera may have abilities more, each of which is a protocol that it follows or not: `Triggerable`, a shutter that
-    software releases; `CountsIncomplete`, a count of pictures that arrived with parts missing; and `CountsLost`, one of
-    pictures that never arrived. `WatchedCamera` has all of them for every camera, and passes them on to those that have
-    them.
+    software releases; `CountsIncomplete`, a count of pictures that arrived with parts missing; `CountsLost`, one of
+    pictures that never arrived; and `Live`, what cannot be a picture of the world. `WatchedCamera` has the first three
+    for every camera, and passes them on to those that have them.
     """
 
     @property
@@ -81,6 +82,36 @@ class CountsLost(Protocol):
     @property
     def lost(self) -> int:
         """How many so far; never less than before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """How often one picture may come again, bit for bit, before its source counts as frozen.
+
+    Attributes:
+        pictures: So many in a row are too many, the first one counted; at least 2.
+        seconds: And they span so long.
+    """
+
+    pictures: int
+    seconds: float = 0.0
+
+
+# The noise of a sensor makes any two pictures differ in some of their millions of values: the first repetition is none.
+SENSOR = Repetition(2)
+# Encoders drop noise and repeat a still picture until the next key frame, which they make of a new one. Most cameras
+# leave the factory with one each 1 or 2 s; a slow stream has to bring some pictures before anything can be said.
+COMPRESSED = Repetition(10, 5.0)
+
+
+@runtime_checkable
+class Live(Protocol):
+    """A camera that looks at the world: frozen, black and white pictures are no pictures of it."""
+
+    @property
+    def frozen_by(self) -> Repetition | None:
+        """Which repetition shows that it is frozen; None for a source that is not live, as it is set up."""
         ...
 
 

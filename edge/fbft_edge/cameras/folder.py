@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from fbft_edge.cameras.camera import COMPRESSED, Repetition
 from fbft_edge.cameras.sequence import FrameSequence, Pace, SequenceCamera
 from fbft_edge.errors import CameraError, ImageError
 from fbft_edge.frames.frame import Frame, Uint8
@@ -36,6 +37,11 @@ class FolderCamera(SequenceCamera):
         self._next = 0
         self._is_dark_said = False
         self._sequence = FrameSequence(name, _read(self._paths[0]).shape[:2])
+
+    @property
+    def frozen_by(self) -> Repetition | None:
+        """A folder that never ends stands in for a live camera, and must not show one picture for ever."""
+        return COMPRESSED if self._loop else None
 
     def read(self) -> Frame | None:
         """Wait for the next image to be due; None after the last one.

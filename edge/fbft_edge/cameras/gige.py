@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fbft_edge.cameras.camera import SourceLostError
+from fbft_edge.cameras.camera import SENSOR, SourceLostError
 from fbft_edge.cameras.frame_numbers import FrameNumbers
 from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
 from fbft_edge.cameras.source_clock import SourceClock
@@ -66,6 +66,8 @@ class GigeCamera(SequenceCamera):
         ArgumentError: PyGObject is not installed.
         CameraError: Aravis is not installed, no such camera answers, or it does not take an option.
     """
+
+    frozen_by = SENSOR
 
     def __init__(
         self,

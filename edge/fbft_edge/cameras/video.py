@@ -20,7 +20,7 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "5")
 import cv2
 import numpy as np
 
-from fbft_edge.cameras.camera import SourceLostError
+from fbft_edge.cameras.camera import COMPRESSED, SENSOR, Repetition, SourceLostError
 from fbft_edge.cameras.decoding import Picture
 from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
 from fbft_edge.cameras.source_clock import DriverClock
@@ -78,6 +78,11 @@ class OpenCvCapture:
         """See `Capture`."""
         self._capture.release()
 
+    @property
+    def fourcc(self) -> str:
+        """What a device sends, before OpenCV converts it: four characters, as `v4l2-ctl` names it."""
+        return (int(self._capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little").decode("latin-1")
+
 
 class LiveCamera(SequenceCamera):
     """A source that delivers when it wants to.
@@ -90,6 +95,8 @@ class LiveCamera(SequenceCamera):
     Raises:
         CameraError: It cannot be opened, or delivers no frame.
     """
+
+    frozen_by = COMPRESSED
 
     def __init__(self, source: str, name: str, capture: Capture | None) -> None:
         self._label = f"camera {name!r} at {without_password(source)}"
@@ -186,13 +193,20 @@ class DeviceCamera(LiveCamera):
             cv2.CAP_PROP_FPS: fps,
         }
         parameters = {key: value for key, value in asked.items() if value is not None}
-        super().__init__(path, name, open_capture(path, cv2.CAP_V4L2, parameters, DriverClock().dated))
+        capture = open_capture(path, cv2.CAP_V4L2, parameters, DriverClock().dated)
+        super().__init__(path, name, capture)
+        self.frozen_by = COMPRESSED if capture is None else repetition_of(capture.fourcc)
         if (height or self.size[0], width or self.size[1]) != self.size:
             self.close()
             raise CameraError(
                 f"camera {name!r}: {path} sends {size_text(self.size)} where "
                 f"{width or 'any'}x{height or 'any'} was asked for; v4l2-ctl -d {path} --list-formats-ext shows them"
             )
+
+
+def repetition_of(fourcc: str) -> Repetition:
+    """Which repetition shows that a device is frozen, by what it sends; what is not known may be compressed."""
+    return SENSOR if fourcc in _RAW else COMPRESSED
 
 
 def without_password(url: str) -> str:
@@ -247,6 +261,11 @@ def _pixel_format(pixels: Pixels) -> PixelFormat | None:
     return _PIXEL_FORMATS.get((pixels.dtype.name, *pixels.shape[2:]))
 
 
+# Of Video4Linux: YUV, grey, RGB, and Bayer patterns.
+_RAW = (
+    *("YUYV", "UYVY", "YVYU", "VYUY", "NV12", "NV21", "YU12", "YV12", "422P", "GREY", "Y10 ", "Y12 ", "Y16 "),
+    *("BGR3", "RGB3", "BGR4", "RGB4", "BA81", "GBRG", "GRBG", "RGGB"),
+)
 _PIXEL_FORMATS = {
     ("uint8", 3): PixelFormat.BGR8,
     ("uint8",): PixelFormat.MONO8,

@@ -6,25 +6,42 @@ that a fault that lasts is said once. Knows nothing about kinds of cameras.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Callable
 
-import cv2
-
-from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, SourceLostError, Triggerable
+from fbft_edge.cameras.camera import (
+    Camera,
+    CountsIncomplete,
+    CountsLost,
+    Live,
+    Repetition,
+    SourceLostError,
+    Triggerable,
+)
 from fbft_edge.cameras.sequence import layout_text
 from fbft_edge.clock import wait_for
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
-from fbft_edge.frames.pixel_format import PixelFormat, frame_size
-from fbft_edge.ranges import BLACK_BELOW, FROZEN_AFTER, LATENCY_S
+from fbft_edge.frames.images import about_dark_camera, dark_peak
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.frames.statistics import BLACK_BELOW, WHITE_FROM, black_and_white, mean_level
+from fbft_edge.ranges import FROZEN_AFTER, LATENCY_S, LEVEL
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 MOST_OUT_OF_ORDER = 10
-# Odd, so that rows of either kind of a Bayer pattern are looked at.
-_BLACK_ROW_STEP = 17
+# A frame counter or a clock in the picture, or hot pixels, may be left.
+NEARLY_ALL = 0.99
+# Of the mean level: outside of these a picture can be nearly all black or white, in any pixel format.
+_DARK, _LIGHT = 40.0, 225.0
+_WITHOUT_LIGHT = {
+    "black": ("light, lens cap and exposure, and that 10 or 12 bits fill the 16 in which they are sent", "black_below"),
+    "white": ("light, aperture, exposure and gain", "white_above"),
+}
+
+_logger = logging.getLogger(__name__)
 
 
 class WatchedCamera:
@@ -35,7 +52,8 @@ class WatchedCamera:
     - Frozen: so many bit-identical pictures in a row. Sensors have noise, so that means a stuck grabber or driver, and
       the camera is opened again; the same picture is refused until another one comes. On 5 MP BGR: 1 us where the
       first rows differ, 3.4 ms where nothing does.
-    - Black: the mean level is below a limit. It is taken of every 17th row; 66 us on 5 MP BGR, 23 us on 5 MP mono.
+    - Black, white: 99 % of every 17th row of a live camera are so, or the mean level is beyond a limit that was given.
+    - 16-bit pictures that use less than an eighth of their range are said to the log, once.
     - Out of order: frames not later than the last one are dropped and counted; 10 in a row are a lost camera.
     - Another size or pixel format is refused until the old one is back.
     - What the source itself holds for damaged (`fbft_edge.cameras.key_frames`) is refused and counted.
@@ -43,8 +61,12 @@ class WatchedCamera:
     Args:
         open_source: Opens the camera; called again whenever it was lost.
         name: The camera's name.
-        frozen_after: Identical pictures in a row that count as frozen, from 2; 0: not checked.
-        black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked.
+        frozen_after: Identical pictures in a row that count as frozen, from 2; 0: not checked; None: what a live camera
+            says itself (`fbft_edge.cameras.camera.Live`).
+        black_below: Mean level, 0 to 255, below which a picture is black; 0: not checked; None: one of a live camera is
+            that is nearly all below 16 of 255, unless nominal pictures are, too.
+        white_above: Mean level, 0 to 255, above which a picture is white; 0: not checked; None: one of a live camera is
+            that is nearly all from 252 of 255 on, unless nominal pictures are, too.
         wait: The camera need not be there yet. Its frames are then of the expected size and, wherever it was not
             there, converted to RGB8 (0.7 to 2.7 ms per 5 MP frame): layout and detector are chosen before it is known.
         expected_size: The only (height, width) that is accepted; None for the size that the camera has.
@@ -54,6 +76,8 @@ class WatchedCamera:
         reconnects: Attempts to open a lost camera again.
         out_of_order: Frames dropped because they were not later than the last one.
         refused: Pictures that must not be judged, each told by a CameraError.
+        may_be_black: Nominal pictures are nearly all black, so that one that is passes where no limit was given.
+        may_be_white: The same of white.
 
     Raises:
         CameraError: It cannot be opened, or has another size, and need not be waited for.
@@ -64,23 +88,26 @@ class WatchedCamera:
         self,
         open_source: Callable[[], Camera],
         name: str,
-        frozen_after: int = 0,
-        black_below: float = 0.0,
+        frozen_after: int | None = None,
+        black_below: float | None = None,
+        white_above: float | None = None,
         wait: bool = False,
         expected_size: tuple[int, int] | None = None,
         latency_s: float = 0.0,
     ) -> None:
-        if frozen_after not in FROZEN_AFTER or black_below not in BLACK_BELOW:
-            raise ArgumentError(
-                f"camera {name!r}: frozen_after {frozen_after} and black_below {black_below:g} are not usable; "
-                f"use 0 or from {FROZEN_AFTER.low:g} identical pictures, and a level {BLACK_BELOW}"
-            )
+        limits = {"frozen_after": (frozen_after, FROZEN_AFTER), "black_below": (black_below, LEVEL)}
+        for key, (limit, within) in (limits | {"white_above": (white_above, LEVEL)}).items():
+            if limit is not None and limit not in within:
+                raise ArgumentError(f"camera {name!r}: {key} cannot be {limit:g}; use {within}")
         if latency_s not in LATENCY_S:
             raise ArgumentError(f"camera {name!r}: latency_s cannot be {latency_s:g}; use {LATENCY_S} s")
         self._open_source, self._name, self._latency_ns = open_source, name, round(latency_s * 1e9)
-        self._frozen_after, self._black_below = frozen_after, black_below
+        self._frozen_after, self._black_below, self._white_above = frozen_after, black_below, white_above
+        self.may_be_black = self.may_be_white = self._is_live = self._is_dark_said = False
+        self._frozen_by: Repetition | None = None
         self.reconnects = self.out_of_order = self.refused = 0
-        self._incomplete = self._lost = self._failures = self._count = self._identical = self._last_ns = 0
+        self._incomplete = self._lost = self._failures = self._count = self._last_ns = 0
+        self._identical = self._identical_since_ns = 0
         self._last_pixels: Pixels | None = None
         self._source: Camera | None = None
         self._refusal: CameraError | None = None
@@ -192,6 +219,9 @@ class WatchedCamera:
                 f"camera {self._name!r} sends {layout_text(source.size, source.pixel_format)}, the line expects "
                 f"{layout_text(*expected)}; set the camera to that"
             )
+        by_itself = source.frozen_by if isinstance(source, Live) else None
+        self._is_live = by_itself is not None
+        self._frozen_by = by_itself if self._frozen_after is None else _so_many(self._frozen_after)
         with self._lock:
             self._source = source
         if self._closed.is_set():
@@ -221,10 +251,9 @@ class WatchedCamera:
 
     def _passed(self, frame: Frame) -> Frame:
         self._last_ns = frame.captured_ns
-        if self._black_below:
-            self._refuse_black(frame)
-        if self._frozen_after:
-            self._refuse_frozen(frame.pixels)
+        self._refuse_without_light(frame)
+        if self._frozen_by is not None:
+            self._refuse_frozen(frame, self._frozen_by)
         self._failures = 0
         pixels = frame.rgb if self._converts else frame.pixels
         taken_ns = frame.captured_ns - self._latency_ns
@@ -232,25 +261,55 @@ class WatchedCamera:
         self._count += 1
         return passed
 
-    def _refuse_black(self, frame: Frame) -> None:
+    def _refuse_without_light(self, frame: Frame) -> None:
+        """Refuse a picture that is black or white; the mean level of most says that they are neither."""
         level = mean_level(frame.pixels, frame.pixel_format)
-        if level < self._black_below:
-            raise CameraError(
-                f"camera {self._name!r} sends black pictures: their mean level is {level:.0f}, below "
-                f"{self._black_below:g}; check light, lens cap and exposure, or lower black_below"
-            )
+        if level < _DARK and frame.pixel_format is PixelFormat.MONO16 and not self._is_dark_said:
+            self._say_dark(frame.pixels)
+        black_below, white_above = self._black_below, self._white_above
+        if black_below is not None and level < black_below:
+            raise self._without_light("black", f"their mean level is {level:.0f}, below {black_below:g}")
+        if white_above and level > white_above:
+            raise self._without_light("white", f"their mean level is {level:.0f}, above {white_above:g}")
+        if not self._is_live or _DARK <= level <= _LIGHT:
+            return
+        shares = black_and_white(frame.pixels, frame.pixel_format)
+        if black_below is None and not self.may_be_black and shares["black"] >= NEARLY_ALL:
+            raise self._without_light("black", f"{NEARLY_ALL:.0%} or more of it is below {BLACK_BELOW} of 255")
+        if white_above is None and not self.may_be_white and shares["white"] >= NEARLY_ALL:
+            raise self._without_light("white", f"{NEARLY_ALL:.0%} or more of it is at least {WHITE_FROM} of 255")
 
-    def _refuse_frozen(self, pixels: Pixels) -> None:
-        last, self._last_pixels = self._last_pixels, pixels
-        is_same = last is not None and are_identical(last, pixels)
-        self._identical = self._identical + 1 if is_same else 1
-        is_lost = self._identical >= self._frozen_after
+    def _without_light(self, colour: str, cause: str) -> CameraError:
+        check, key = _WITHOUT_LIGHT[colour]
+        return CameraError(
+            f"camera {self._name!r} sends {colour} pictures: {cause}; check {check}, or set {key} (0: not checked)"
+        )
+
+    def _say_dark(self, pixels: Pixels) -> None:
+        peak = dark_peak(pixels)
+        if peak is not None:
+            self._is_dark_said = True
+            _logger.warning("camera %s: %s", self._name, about_dark_camera(peak))
+
+    def _refuse_frozen(self, frame: Frame, rule: Repetition) -> None:
+        last, self._last_pixels = self._last_pixels, frame.pixels
+        is_same = last is not None and are_identical(last, frame.pixels)
+        if not is_same or not self._identical:
+            self._identical, self._identical_since_ns = 0, frame.captured_ns
+        self._identical += 1
+        identical_s = (frame.captured_ns - self._identical_since_ns) / 1e9
+        is_lost = self._identical >= rule.pictures and identical_s >= rule.seconds
         self._is_frozen = is_lost or (self._is_frozen and is_same)
         if self._is_frozen:
+            long = f" or more, over {rule.seconds:g} s or more," if rule.seconds else ""
             raise (SourceLostError if is_lost else CameraError)(
-                f"camera {self._name!r} is frozen: {self._frozen_after} pictures in a row were bit-identical; start it "
-                "again, or raise frozen_after where nothing moves and the stream is compressed"
+                f"camera {self._name!r} is frozen: {rule.pictures} pictures in a row{long} were bit-identical; start "
+                "it again, or raise frozen_after where nothing moves and the stream is compressed (0: not checked)"
             )
+
+
+def _so_many(pictures: int) -> Repetition | None:
+    return Repetition(pictures) if pictures else None
 
 
 def _incomplete_of(source: Camera | None) -> int:
@@ -259,14 +318,6 @@ def _incomplete_of(source: Camera | None) -> int:
 
 def _lost_of(source: Camera | None) -> int:
     return source.lost if isinstance(source, CountsLost) else 0
-
-
-def mean_level(pixels: Pixels, pixel_format: PixelFormat) -> float:
-    """Mean of every 17th row, 0 to 255: of all channels, of the luma for NV12."""
-    height, _ = frame_size(pixels, pixel_format)
-    means = cv2.mean(pixels[:height:_BLACK_ROW_STEP])
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    return sum(means[:channels]) / channels / (257 if pixel_format is PixelFormat.MONO16 else 1)
 
 
 def are_identical(first: Pixels, second: Pixels) -> bool:

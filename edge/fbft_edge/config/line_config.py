@@ -40,13 +40,13 @@ from fbft_edge.names import COMMANDS_ENDPOINT, DEFAULT_SITE, ENGINES, RESULTS_EN
 from fbft_edge.plain_file import read_plain
 from fbft_edge.ranges import (
     AGE_S,
-    BLACK_BELOW,
     DRIFT_WINDOW,
     DURATION_S,
     ENGINE_TIMEOUT_S,
     FPS,
     FROZEN_AFTER,
     LATENCY_S,
+    LEVEL,
     NOMINAL_EVERY,
     RECORDINGS_DAYS,
     RECORDINGS_GIB,
@@ -73,9 +73,20 @@ class CameraConfig:
     ] = None
     wait: Annotated[bool, Flag("true: publish fault until it is there, instead of refusing to start")] = False
     frozen_after: Annotated[
-        int, Whole("so many identical frames in a row count as frozen; 0: not checked", FROZEN_AFTER)
-    ] = 0
-    black_below: Annotated[float, Number("mean level below which a frame is black; 0: not checked", BLACK_BELOW)] = 0.0
+        int | None,
+        Whole(
+            "so many identical frames in a row count as frozen; 0: not checked; left out: by the kind of source",
+            FROZEN_AFTER,
+        ),
+    ] = None
+    black_below: Annotated[
+        float | None,
+        Number("mean level below which a frame is black; 0: not checked; left out: nearly all of it is black", LEVEL),
+    ] = None
+    white_above: Annotated[
+        float | None,
+        Number("mean level above which a frame is white; 0: not checked; left out: nearly all of it is white", LEVEL),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,14 @@ def about_dark_16_bit(peaks: Mapping[Path, int]) -> str:
     )
 
 
+def about_dark_camera(peak: int) -> str:
+    """A line about a camera whose 16-bit pictures have no value above `peak`."""
+    return (
+        f"16-bit pictures are very dark: none of their values is above {peak} of 65535; let the camera fill 16 bits "
+        "(12 bits: multiplied by 16), as nominal images do, or set it to 8 bits"
+    )
+
+
 def _decoded(encoded: Uint8, name: str) -> Pixels:
     """(height, width, 3) BGR of 8 or 16 bits, levels as the file has them."""
     try:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 from fbft_edge.frames.frame import Float32, Pixels
-from fbft_edge.frames.pixel_format import PixelFormat, rgb_from_pixels
+from fbft_edge.frames.pixel_format import PixelFormat, frame_size, rgb_from_pixels
 
 NUM_SAMPLES = 16_384
+# Odd, so that rows of either kind of a Bayer pattern are looked at.
+ROW_STEP = 17
+# Of 255. Black: a sixteenth of the range holds a sensor's black level and its noise, and all of 12 bits in 16. White:
+# what compression leaves of a saturated sensor's 255.
+BLACK_BELOW, WHITE_FROM = 16, 252
 _PER_PIXEL = (PixelFormat.RGB8, PixelFormat.BGR8, PixelFormat.MONO8, PixelFormat.MONO16)
 
 
@@ -51,6 +57,39 @@ def picture_statistics(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.R
         "red": round(red / light, 4) if light else round(1 / 3, 4),
         "blue": round(blue / light, 4) if light else round(1 / 3, 4),
     }
+
+
+def mean_level(pixels: Pixels, pixel_format: PixelFormat) -> float:
+    """Mean of every 17th row, 0 to 255: of all channels, of the luma for NV12.
+
+    66 us on 5 MP BGR, 23 us on 5 MP mono.
+    """
+    height, _ = frame_size(pixels, pixel_format)
+    means = cv2.mean(pixels[:height:ROW_STEP])
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    return sum(means[:channels]) / channels / _scale(pixel_format)
+
+
+def black_and_white(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8) -> dict[str, float]:
+    """How much of a picture is without light, or has as much as can be shown, in every 17th row.
+
+    Returns:
+        `black`: share of values below `BLACK_BELOW` of 255; `white`: of those from `WHITE_FROM` on. Of all
+        channels and Bayer colours alike; of the luma for NV12, where 16 is black and 235 white.
+    """
+    height, _ = frame_size(pixels, pixel_format)
+    values, scale = pixels[:height:ROW_STEP], _scale(pixel_format)
+    black_below, white_from = BLACK_BELOW * scale, WHITE_FROM * scale
+    if pixel_format is PixelFormat.NV12:
+        black_below, white_from = round(16 + BLACK_BELOW * 219 / 255), round(16 + WHITE_FROM * 219 / 255)
+    return {
+        "black": np.count_nonzero(values < black_below) / values.size,
+        "white": np.count_nonzero(values >= white_from) / values.size,
+    }
+
+
+def _scale(pixel_format: PixelFormat) -> int:
+    return 257 if pixel_format is PixelFormat.MONO16 else 1
 
 
 def _rgb(part: Pixels, pixel_format: PixelFormat) -> Float32:

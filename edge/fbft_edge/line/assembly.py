@@ -147,6 +147,7 @@ class _Line:
             camera.name,
             camera.frozen_after,
             camera.black_below,
+            camera.white_above,
             camera.wait,
             only_size,
             camera.latency_s or 0.0,

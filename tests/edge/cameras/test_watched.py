@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from waiting import wait_until
 
-from fbft_edge.cameras import Camera, SourceLostError, WatchedCamera, open_watched_camera
+from fbft_edge.cameras import Camera, Live, SourceLostError, WatchedCamera, open_camera, open_watched_camera
 from fbft_edge.cameras import watched as module
-from fbft_edge.cameras.watched import are_identical, mean_level
+from fbft_edge.cameras.camera import COMPRESSED, SENSOR, Repetition
+from fbft_edge.cameras.video import repetition_of
+from fbft_edge.cameras.watched import are_identical
 from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
-from fbft_edge.frames.images import write_image
+from fbft_edge.frames.images import about_dark_camera, write_image
 from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
+from fbft_edge.frames.statistics import mean_level
 
 SIZE = (48, 64)
 TICK_NS = 1_000_000
@@ -66,6 +69,12 @@ class ScriptedCamera:
         self.is_closed = True
 
 
+class ScriptedLiveCamera(ScriptedCamera):
+    """The same of a camera that looks at the world."""
+
+    frozen_by: Repetition | None = SENSOR
+
+
 class Factory:
     """Opens one camera after the other, or fails as it is told."""
 
@@ -94,6 +103,34 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def watched(*deliveries: Delivery, **options: object) -> WatchedCamera:
     return WatchedCamera(Factory(ScriptedCamera(deliveries)), "press-1", **options)  # type: ignore[arg-type]
+
+
+def live(
+    *deliveries: Delivery,
+    frozen_by: Repetition = SENSOR,
+    every_ns: int = TICK_NS,
+    layout: PixelFormat = PixelFormat.BGR8,
+    **options: object,
+) -> WatchedCamera:
+    """A live camera whose pictures are so far apart; when it is opened again it has ended."""
+    stamps_ns = iter(range(every_ns, (len(deliveries) + 1) * every_ns, every_ns))
+    source = ScriptedLiveCamera(deliveries, pixel_format=layout, stamps_ns=stamps_ns)
+    source.frozen_by = frozen_by
+    return WatchedCamera(Factory(source, ScriptedCamera([])), "press-1", **options)  # type: ignore[arg-type]
+
+
+def read_all(camera: WatchedCamera) -> list[int | str]:
+    """What becomes of each picture: its frame's number, or the first words of why it is refused."""
+    read: list[int | str] = []
+    while True:
+        try:
+            frame = camera.read()
+        except CameraError as error:
+            read.append(str(error).split(":")[0])
+            continue
+        if frame is None:
+            return read
+        read.append(frame.frame_id)
 
 
 # Coming back
@@ -309,9 +346,71 @@ def test_one_changed_bit_is_not_frozen() -> None:
     assert [camera.read() is not None for _ in range(20)] == [True] * 20
 
 
-def test_identical_pictures_pass_when_nobody_asked_for_the_check() -> None:
+def test_pictures_of_what_is_not_live_may_repeat() -> None:
     camera = watched(*[noise(1)] * 50)
     assert [camera.read() is not None for _ in range(50)] == [True] * 50
+
+
+def test_the_first_repetition_of_a_sensor_is_frozen_by_default() -> None:
+    assert read_all(live(noise(1), noise(2), noise(2))) == [0, 1, "camera 'press-1' is frozen"]
+
+
+def test_a_still_scene_passes_by_default_as_a_sensor_has_noise() -> None:
+    scene = np.full((*SIZE, 3), 90, np.uint8)
+    dice = np.random.default_rng(0)
+    pictures = [np.asarray(np.rint(scene + dice.normal(0, 0.3, scene.shape)), np.uint8) for _ in range(100)]
+    assert read_all(live(*pictures)) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "every_s", "passed"),
+    [(8, 1.0, 8), (40, 0.1, 40), (60, 0.1, 50), (40, 1.0, 9)],
+    ids=["long, but few", "many, but short", "many and long", "a slow stream"],
+)
+def test_a_compressed_stream_is_frozen_by_default_when_many_pictures_repeat_for_long(
+    pictures: int, every_s: float, passed: int
+) -> None:
+    camera = live(*[noise(1)] * pictures, frozen_by=COMPRESSED, every_ns=round(every_s * 1e9))
+    frozen = [] if passed == pictures else ["camera 'press-1' is frozen"]
+    assert read_all(camera) == [*range(passed), *frozen]
+
+
+def test_a_key_frame_that_differs_ends_the_repetition_of_a_compressed_stream() -> None:
+    camera = live(*[noise(n // 25) for n in range(250)], frozen_by=COMPRESSED, every_ns=40_000_000)
+    assert read_all(camera) == list(range(250))
+
+
+def test_a_frozen_stream_says_by_which_numbers_and_what_to_do() -> None:
+    camera = live(*[noise(1)] * 60, frozen_by=COMPRESSED, every_ns=100_000_000)
+    said = r"10 pictures in a row or more, over 5 s or more, were bit-identical; .* raise frozen_after"
+    with pytest.raises(CameraError, match=said):
+        [camera.read() for _ in range(60)]
+
+
+def test_zero_switches_off_what_a_live_camera_is_checked_for() -> None:
+    pictures = [np.full((*SIZE, 3), level, np.uint8) for level in (0, 0, 255, 255)]
+    assert read_all(live(*pictures, frozen_after=0, black_below=0.0, white_above=0.0)) == [0, 1, 2, 3]
+
+
+def test_a_number_that_is_given_takes_the_place_of_the_camera_s_own() -> None:
+    assert read_all(live(*[noise(1)] * 3, frozen_after=3)) == [0, 1, "camera 'press-1' is frozen"]
+
+
+@pytest.mark.parametrize(
+    ("fourcc", "repetition"), [("YUYV", SENSOR), ("GREY", SENSOR), ("MJPG", COMPRESSED), ("\0\0\0\0", COMPRESSED)]
+)
+def test_a_device_is_judged_by_what_it_sends(fourcc: str, repetition: Repetition) -> None:
+    assert repetition_of(fourcc) == repetition
+
+
+@pytest.mark.parametrize(("options", "repetition"), [("?loop=true", COMPRESSED), ("", None)])
+def test_a_folder_in_a_loop_stands_in_for_a_live_camera(
+    tmp_path: Path, options: str, repetition: Repetition | None
+) -> None:
+    write_image(tmp_path / "0.png", noise(1))
+    camera = open_camera(f"folder://{tmp_path}{options}")
+    assert isinstance(camera, Live)
+    assert camera.frozen_by == repetition
 
 
 @pytest.mark.parametrize("layout", PixelFormat)
@@ -320,7 +419,7 @@ def test_pictures_of_every_format_are_compared(layout: PixelFormat) -> None:
     assert (are_identical(first, same), are_identical(first, other)) == (True, False)
 
 
-# Black
+# Black and white
 
 
 def test_black_pictures_are_a_fault_and_light_ends_it() -> None:
@@ -348,6 +447,67 @@ def test_a_bayer_picture_is_not_black_when_only_blue_is_bright() -> None:
     pixels = np.zeros((680, 64), np.uint8)
     pixels[1::2, 1::2] = 200
     assert mean_level(pixels, PixelFormat.BAYER_RG8) == pytest.approx(50, rel=0.1)
+
+
+def uniform(level: int, layout: PixelFormat) -> Pixels:
+    """A picture of one level of 255, with the noise that a sensor has at that level; NV12 has levels from 16 to 235."""
+    shape, dtype = frame_array_shape(layout, *SIZE), pixel_dtype(layout)
+    if layout is PixelFormat.NV12:
+        level = 16 + round(level * 219 / 255)
+    noisy = level + np.random.default_rng(level).integers(-2, 3, shape)
+    return (np.clip(noisy, 0, 255) * (257 if layout is PixelFormat.MONO16 else 1)).astype(dtype)
+
+
+@pytest.mark.parametrize("layout", PixelFormat)
+@pytest.mark.parametrize(
+    ("level", "found"),
+    [
+        (0, "black pictures"),
+        (5, "black pictures"),
+        (30, ""),
+        (128, ""),
+        (240, ""),
+        (255, "white pictures"),
+    ],
+)
+def test_black_and_white_pictures_of_a_live_camera_are_refused_by_default(
+    layout: PixelFormat, level: int, found: str
+) -> None:
+    expected = [f"camera 'press-1' sends {found}"] if found else [0]
+    assert read_all(live(uniform(level, layout), layout=layout)) == expected
+
+
+@pytest.mark.parametrize(("ground", "part"), [(0, 200), (255, 20)], ids=["dark field", "backlight"])
+def test_a_part_on_nothing_but_black_or_white_passes_by_default(ground: int, part: int) -> None:
+    pixels = np.full((170, 170), ground, np.uint8)
+    pixels[:, 80:84] = part
+    assert read_all(live(pixels, layout=PixelFormat.MONO8)) == [0]
+
+
+def test_twelve_bits_in_sixteen_are_black() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, SIZE).astype(np.uint16)
+    with pytest.raises(CameraError, match=r"black pictures: .* that 10 or 12 bits fill the 16 in which they are sent"):
+        live(pixels, layout=PixelFormat.MONO16).read()
+
+
+def test_a_product_that_is_black_or_white_itself_passes_by_default() -> None:
+    camera = live(uniform(0, PixelFormat.BGR8), uniform(255, PixelFormat.BGR8))
+    camera.may_be_black = camera.may_be_white = True
+    assert read_all(camera) == [0, 1]
+
+
+def test_white_pictures_are_a_fault_by_a_limit() -> None:
+    camera = watched(noise(1), noise(2, level=230), white_above=200.0)
+    camera.read()
+    with pytest.raises(CameraError, match=r"white pictures: their mean level is 240, above 200; check light, aperture"):
+        camera.read()
+
+
+def test_dark_pictures_of_sixteen_bits_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    dark = [np.random.default_rng(n).integers(0, 4096, SIZE).astype(np.uint16) for n in range(3)]
+    read_all(live(*dark, layout=PixelFormat.MONO16, black_below=0.0))
+    said = [record.message for record in caplog.records]
+    assert said == [f"camera press-1: {about_dark_camera(int(dark[0].max()))}"]
 
 
 # Time
@@ -422,9 +582,11 @@ def test_incomplete_pictures_are_counted_over_a_loss() -> None:
     assert camera.incomplete == 6
 
 
-@pytest.mark.parametrize("limits", [{"frozen_after": 1}, {"frozen_after": -1}, {"black_below": 256.0}])
+@pytest.mark.parametrize(
+    "limits", [{"frozen_after": 1}, {"frozen_after": -1}, {"black_below": 256.0}, {"white_above": -1.0}]
+)
 def test_unusable_limits_are_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(ArgumentError, match="use 0 or from 2 identical pictures"):
+    with pytest.raises(ArgumentError, match=r"cannot be .*; use (0, or from 2|from 0) to"):
         watched(**limits)
 
 

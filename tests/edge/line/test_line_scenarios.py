@@ -297,8 +297,8 @@ def test_an_inspection_ends_well_on_a_terminal_of_another_encoding(bundle: Path,
 def test_listen_shows_as_json_what_a_program_receives(
     bundle: Path, tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = folder_of(tmp_path / "in", picture(84, 112, (20, 20, 70, 70)))
-    camera = f"folder://{folder}?fps=10&loop=true"
+    folder = folder_of(tmp_path / "in", *[picture(84, 112, (20, 20, 70, 70))] * 600)
+    camera = f"folder://{folder}?fps=10"
     arguments = ("run", "--bundle", str(bundle), "--camera", camera, "--bind", endpoint, "--camera-name", "press-1")
     with started(*arguments), ResultSubscriber(endpoint, every=True) as results:
         while (result := results.receive(60)) is not None and result.verdict is not Verdict.ANOMALOUS:

@@ -109,7 +109,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def target(
     configure: Any, start_line: Any, watch: Any, camera: dict[str, Any], noise: Path, free_port: Callable[[], int]
 ) -> Iterator[Target]:
-    large = {"name": "noise", "uri": f"folder://{noise}?fps=5&loop=true"}
+    large = {"name": "noise", "uri": f"folder://{noise}?fps=5&loop=true", "frozen_after": 0}
     http = f"127.0.0.1:{free_port()}"
     tcp = {"bind": "tcp://127.0.0.1:*"}
     config = configure(cameras=[camera, large], publish=tcp, commands=tcp, http={"bind": http}, preview=True)
