@@ -121,6 +121,7 @@ class Inference:
         self._begun: SimpleQueue[tuple[_Begun, Callable[[], Detection | None]] | None] = SimpleQueue()
         self._proved_ns = time.monotonic_ns()
         self.distrust: str | None = None
+        self._former: tuple[Model, str | None] = (model, None)  # replaced last, and why it was not believed then
         self._last_ended_ns = 0
         self._is_stopped = False
 
@@ -141,6 +142,7 @@ class Inference:
         """Let another model inspect, from the next frame on."""
         with self._changed:
             replaced, self._model = self._model, model
+            self._former = (replaced, self.distrust)
             self._proved_ns, self.distrust = time.monotonic_ns(), None
             is_idle = self._is_idle(replaced)
             self._changed.notify_all()
@@ -190,8 +192,9 @@ class Inference:
                 self._judge_proof(begun.model, found)
             self._end(begun, ended_ns)
             if begun.client is not None and begun.acquisition is not None and found is not None:
-                if self.distrust is not None and not isinstance(found, Exception):
-                    found = EngineError(self.distrust)
+                distrust = self._distrust_of(begun.model)
+                if distrust is not None and not isinstance(found, Exception):
+                    found = EngineError(distrust)
                 begun.client.deliver(Inspection(begun.acquisition, begun.model, found, begun.begun_ns, ended_ns))
 
     def _next(self) -> _Begun | None:
@@ -232,6 +235,14 @@ class Inference:
             if distrust != self.distrust:
                 _logger.error("%s", distrust) if distrust else _logger.info("the engine computes what it should again")
             self.distrust = distrust
+
+    def _distrust_of(self, model: Model) -> str | None:
+        """Also of a model that was replaced while a frame of it was in flight."""
+        with self._changed:
+            if model is self._model:
+                return self.distrust
+            replaced, distrust = self._former
+            return distrust if model is replaced else None
 
     def _ready(self) -> Client | None:
         most = self._model.detectors.frames_in_flight

@@ -102,8 +102,8 @@ class Reloader:
         canary: Frames to try a new model on.
         trusted: Public keys; when there are any, one of them must have signed the bundle.
         replaced: Called after a model took over; must not raise.
-        most_flipped: A model is refused when it calls a larger share of the frames that were ok anomalous, or a
-            larger share of those that were anomalous ok.
+        most_flipped: A model is refused when it calls a larger share of the frames that were ok anomalous, or, of one
+            camera, a larger share of those that were anomalous ok.
     """
 
     def __init__(
@@ -237,19 +237,25 @@ def _flipped(trials: Sequence[Trial], was_anomalous: bool) -> tuple[int, int]:
 
 
 def _objection(model: Model, frames: Sequence[CanaryFrame], trials: Sequence[Trial], most: float) -> str | None:
-    """What speaks against a model after its trial, as the rest of a sentence."""
-    (alarms, nominal), (passes, anomalous) = _flipped(trials, False), _flipped(trials, True)
+    """What speaks against a model after its trial, as the rest of a sentence: no camera may be blinded."""
     if not trials:
         return "could not be tried: the line has inspected no frame yet since it began, or since its last reload"
-    if passes > most * anomalous:
-        return f"calls {passes} of {anomalous} frames ok that were anomalous just now, more than {most:.0%}"
+    newest = {kept.frame.camera: kept.frame for kept in reversed(frames)}
+    for camera, frame in newest.items():
+        passes, anomalous = _flipped([trial for trial in trials if trial.camera == camera], True)
+        if passes > most * anomalous:
+            return (
+                f"calls {passes} of {anomalous} frames ok that were anomalous just now at camera {camera}, more than "
+                f"{most:.0%}"
+            )
+        if not anomalous and not _inspected(model, _defaced(frame)).is_anomalous:
+            return (
+                f"calls a frame of camera {camera} ok even with a chequerboard over its middle, and the line has kept "
+                "no anomalous one of it to try it on"
+            )
+    alarms, nominal = _flipped(trials, False)
     if alarms > most * nominal:
         return f"calls {alarms} of {nominal} frames anomalous that were ok just now, more than {most:.0%}"
-    if not anomalous and not _inspected(model, _defaced(frames[0].frame)).is_anomalous:
-        return (
-            f"calls a frame of camera {frames[0].frame.camera} ok even with a chequerboard over its middle, and the "
-            "line has kept no anomalous one to try it on"
-        )
     return None
 
 

@@ -225,6 +225,35 @@ def test_the_first_frame_of_a_restarted_line_is_new_though_its_number_is_the_old
     assert state.receive(line.message(frame_id=0))
 
 
+def test_what_is_heard_first_of_a_restarted_line_may_be_a_repeat_and_is_no_result() -> None:
+    line = Line()
+    state = running(line)
+    line.restart()
+    line.message(frame_id=0)
+    assert [state.receive(line.message(frame_id=frame_id)) is not None for frame_id in (0, 0, 1)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_repeat_of_a_result_that_was_lost_is_none() -> None:
+    line = Line()
+    state = running(line)
+    line.message(frame_id=77)
+    assert state.receive(line.message(Verdict.STALE, frame_id=77)) is None
+
+
+def test_the_lines_clock_goes_on_between_its_messages() -> None:
+    line = Line()
+    state = running(line)
+    clocks = [state.line()]
+    line.now_s += 0.25 * PERIOD_S
+    clocks.append(state.line())
+    before, after = (known.now_ns for known in clocks if known is not None)
+    assert after - before == round(0.25e9 * PERIOD_S)
+
+
 def test_a_trigger_without_a_frame_has_one_result_and_it_is_a_fault() -> None:
     line, new = Line(), []
     state = running(line, messages=1)

@@ -344,6 +344,27 @@ def test_an_engine_that_no_longer_proves_itself_is_a_fault_until_it_does_again(e
         pipeline.stop()
 
 
+def test_a_frame_of_an_engine_that_is_not_believed_is_a_fault_though_another_takes_over_meanwhile() -> None:
+    def prove() -> None:
+        raise EngineError("the engine strays")
+
+    chosen, recorder, camera, held = settings(), Sent(), FakeCamera(every_s=None), FakeDetector()
+    held.gate.clear()
+    strays = replace(model_of(held), prove=prove, prove_every_s=0.02)
+    pipeline = Pipeline([Station(camera, chosen)], strays, recorder, chosen)
+    pipeline.start()
+    try:
+        recorder.wait_for(lambda result: result.verdict is Verdict.FAULT)
+        camera.push(10)
+        assert held.entered.wait(DEADLINE_S)
+        pipeline.replace_model(model_of(FakeDetector()))
+        held.gate.set()
+        assert recorder.wait_for(lambda result: result.frame_id == 0).verdict is Verdict.FAULT
+    finally:
+        held.gate.set()
+        pipeline.stop()
+
+
 class OldCamera(FakeCamera):
     """Delivers frames that were taken some time ago."""
 

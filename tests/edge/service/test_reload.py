@@ -242,6 +242,18 @@ def test_more_than_half_of_the_anomalous_frames_is_too_many(
             reloader(line, canary).reload(duller.path)
 
 
+def test_no_camera_is_blinded_however_much_another_still_sees(
+    line: Line, messages: MessageSource, bright_bundle: BrightBundle
+) -> None:
+    canary, clear, faint = CanaryFrames(), messages("press-1"), messages("press-2")
+    for _ in range(3):
+        canary.published(clear.fresh(0.9, picture(240)))
+    canary.published(faint.fresh(0.6, picture(160)))
+    duller = bright_bundle(thresholds=dataclasses.replace(STRICT, image=0.8, pixel=0.9))
+    with pytest.raises(BundleError, match="1 of 1 frames ok that were anomalous just now at camera press-2"):
+        reloader(line, canary).reload(duller.path)
+
+
 @pytest.mark.parametrize(
     "pixel_format", [PixelFormat.RGB8, PixelFormat.MONO16, PixelFormat.NV12, PixelFormat.BAYER_RG8]
 )
