@@ -26,6 +26,7 @@ from fbft_edge.frames.frame import Uint8
 SIZE = (112, 160)
 RATE_HZ = 25
 PACKET_BYTES = 1200
+NTP_ZERO_S = 2_208_988_800  # 1900 to 1970
 SEQUENCE = itertools.count()
 DESCRIPTION = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=line\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:video\r\n"
 
@@ -68,6 +69,14 @@ def textured(level: int, seed: int = 0) -> Uint8:
     bgr = flat(level)
     bgr[:, : SIZE[1] // 2] = np.random.default_rng(seed).integers(0, 256, (SIZE[0], SIZE[1] // 2, 3), np.uint8)
     return bgr
+
+
+def sender_report(number: int, clock_behind_s: float = 0.0) -> bytes:
+    """What an RTCP sender says: the picture of this number was taken now, by its own wall clock (RFC 3550, 6.4.1)."""
+    ntp_s = time.time() - clock_behind_s + NTP_ZERO_S
+    stamp = number * 90_000 // RATE_HZ
+    report = struct.pack("!BBHIIIIII", 0x80, 200, 6, 7, int(ntp_s), int(ntp_s % 1 * 2**32), stamp, 0, 0)
+    return struct.pack("!cBH", b"$", 1, len(report)) + report
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fbft_edge.cameras.camera import Camera, CountsIncomplete, CountsLost, Live, SourceLostError, Triggerable
+from fbft_edge.cameras.camera import (
+    Camera,
+    CountsIncomplete,
+    CountsLost,
+    CountsRefused,
+    Live,
+    SourceLostError,
+    Triggerable,
+)
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
 from fbft_edge.cameras.gstreamer import CsiCamera, GStreamerCamera
@@ -30,6 +38,7 @@ __all__ = [
     "Camera",
     "CountsIncomplete",
     "CountsLost",
+    "CountsRefused",
     "Live",
     "SourceLostError",
     "Triggerable",

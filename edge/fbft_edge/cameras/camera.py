@@ -15,8 +15,9 @@ class Camera(Protocol):
 
     A camera may have abilities more, each of which is a protocol that it follows or not: `Triggerable`, a shutter that
     software releases; `CountsIncomplete`, a count of pictures that arrived with parts missing; `CountsLost`, one of
-    pictures that never arrived; and `Live`, what cannot be a picture of the world. `WatchedCamera` has the first three
-    for every camera, and passes them on to those that have them.
+    pictures that never arrived; `CountsRefused`, one of pictures that must not be judged; and `Live`, what cannot be a
+    picture of the world. `WatchedCamera` has the first four for every camera, and passes them on to those that have
+    them. Counts are asked for once a period.
     """
 
     @property
@@ -81,6 +82,16 @@ class CountsLost(Protocol):
 
     @property
     def lost(self) -> int:
+        """How many so far; never less than before."""
+        ...
+
+
+@runtime_checkable
+class CountsRefused(Protocol):
+    """A camera that counts the pictures that came, and that it refused with a CameraError or let go."""
+
+    @property
+    def refused(self) -> int:
         """How many so far; never less than before."""
         ...
 

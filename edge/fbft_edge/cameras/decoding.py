@@ -7,6 +7,7 @@ first. Imports PyAV when something is opened. Knows nothing about cameras.
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,8 @@ from fractions import Fraction
 from typing import Any
 
 from fbft_edge.cameras.key_frames import KeyFrames
-from fbft_edge.cameras.source_clock import SourceClock
-from fbft_edge.clock import now_ns
+from fbft_edge.cameras.source_clock import StreamClock
+from fbft_edge.clock import now_ns, session_ns
 from fbft_edge.frames.frame import Pixels
 
 NANOSECONDS = 1_000_000_000
@@ -25,6 +26,7 @@ WAITED_S = 0.002
 CATCH_UP_S = 2.0
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT of libavcodec
 _INTRA = (1, 5)  # I, SI: AVPictureType of libavutil
+_TAKEN = "prft"  # AV_PKT_DATA_PRFT of libavcodec: begins with Unix time in us, int64, from the sender's last report
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Decoder:
         stream.codec_context.flags |= _OUTPUT_CORRUPT
         self.rate_hz = float(stream.average_rate or 0)
         self._time_base = stream.time_base or Fraction(1)
-        self._clock, self._key_frames = SourceClock(), KeyFrames()
+        self._clock, self._key_frames = StreamClock(), KeyFrames()
         self._packets = self._received()
         self._ahead: deque[Any] = deque()
 
@@ -117,7 +119,7 @@ class Decoder:
     def _received(self) -> Iterator[Any]:
         for packet in self._container.demux(video=0):
             if packet.pts is not None:
-                self._clock.see(self._nanoseconds(packet.pts), now_ns())
+                self._clock.see(self._nanoseconds(packet.pts), now_ns(), _reported_ns(packet))
             yield packet
 
     def _decoded(self, frame: Any) -> Picture:
@@ -131,3 +133,11 @@ class Decoder:
 
     def _nanoseconds(self, stamp: int) -> int:
         return stamp * self._time_base.numerator * NANOSECONDS // self._time_base.denominator
+
+
+def _reported_ns(packet: Any) -> int | None:
+    """When the sender of a stream took a picture, by the last report of its wall clock; None before the first."""
+    if not packet.has_sidedata(_TAKEN):
+        return None
+    (taken_us,) = struct.unpack_from("=q", packet.get_sidedata(_TAKEN))
+    return session_ns(taken_us * 1000)

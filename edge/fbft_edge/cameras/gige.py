@@ -17,7 +17,7 @@ import numpy as np
 from fbft_edge.cameras.camera import SENSOR, SourceLostError
 from fbft_edge.cameras.frame_numbers import FrameNumbers
 from fbft_edge.cameras.sequence import FrameSequence, SequenceCamera
-from fbft_edge.cameras.source_clock import SourceClock
+from fbft_edge.cameras.source_clock import MOST_ON_THE_WAY_NS, SourceClock
 from fbft_edge.clock import session_ns
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
@@ -27,7 +27,6 @@ from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_
 SILENCE_S = 5.0
 NUM_BUFFERS = 8
 _POP_US = 100_000
-MOST_ON_THE_WAY_NS = 1_000_000_000
 
 # By the numbers of GenICam's pixel format naming convention.
 _PIXEL_FORMATS = {

@@ -16,6 +16,8 @@ DRIFT = 500e-6
 # Pictures that a codec sends out of order go back by less; a counter that starts again goes back by more.
 RESET_NS = 2_000_000_000
 RECENT_NS = 10_000_000_000
+# A wall clock that says more than this of a picture's way is not set as ours is.
+MOST_ON_THE_WAY_NS = 1_000_000_000
 
 
 class SourceClock:
@@ -52,6 +54,41 @@ class SourceClock:
         """When something was stamped that arrives now."""
         self.see(source_ns, now_ns())
         return self.date(source_ns)
+
+
+class StreamClock:
+    """Maps the clock of a network stream, whose sender may report by its wall clock when it took a picture (RTCP).
+
+    Where that is earlier than arrival shows, by up to 1 s, it is what even the fastest picture took on its way, and is
+    believed. Else the sender's wall clock is not set as this machine's is, and arrival alone counts. The first report
+    comes in mid-stream: dates become earlier by an eighth of the time that passes, so that they never go back.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals, self._reports = SourceClock(), SourceClock()
+        self._last_ns = self._earlier_ns = 0
+
+    def see(self, source_ns: int, arrived_ns: int, reported_ns: int | None = None) -> None:
+        """Learn from a picture; see `SourceClock.see`.
+
+        Args:
+            source_ns: By the stream's clock.
+            arrived_ns: On the session clock.
+            reported_ns: When the sender says that it was taken, on the session clock.
+        """
+        self._arrivals.see(source_ns, arrived_ns)
+        if reported_ns is not None:
+            self._reports.see(source_ns, reported_ns)
+        by_arrival, by_report = self._arrivals.date(source_ns), self._reports.date(source_ns)
+        on_the_way_ns = 0 if by_arrival is None or by_report is None else by_arrival - by_report
+        is_credible = 0 < on_the_way_ns <= MOST_ON_THE_WAY_NS
+        gone_ns, self._last_ns = max(0, source_ns - self._last_ns), source_ns
+        self._earlier_ns = min(on_the_way_ns, self._earlier_ns + gone_ns // 8) if is_credible else 0
+
+    def date(self, source_ns: int) -> int | None:
+        """When the source stamped this, on the session clock; None as long as nothing has been seen."""
+        by_arrival = self._arrivals.date(source_ns)
+        return None if by_arrival is None else by_arrival - self._earlier_ns
 
 
 class DriverClock:

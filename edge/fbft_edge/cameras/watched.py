@@ -75,7 +75,7 @@ class WatchedCamera:
     Attributes:
         reconnects: Attempts to open a lost camera again.
         out_of_order: Frames dropped because they were not later than the last one.
-        refused: Pictures that must not be judged, each told by a CameraError.
+        refused: Pictures that must not be judged, each told by a CameraError, and those out of order.
         may_be_black: Nominal pictures are nearly all black, so that one that is passes where no limit was given.
         may_be_white: The same of white.
 
@@ -244,6 +244,7 @@ class WatchedCamera:
             if frame is None or frame.captured_ns > self._last_ns:
                 return frame
             self.out_of_order += 1
+            self.refused += 1
         raise SourceLostError(
             f"camera {self._name!r} sent {MOST_OUT_OF_ORDER} pictures in a row that are not later than the last one; "
             "check its clock, or start it again"
@@ -301,6 +302,7 @@ class WatchedCamera:
         is_lost = self._identical >= rule.pictures and identical_s >= rule.seconds
         self._is_frozen = is_lost or (self._is_frozen and is_same)
         if self._is_frozen:
+            self.refused += is_lost  # `read` counts those that end no source
             long = f" or more, over {rule.seconds:g} s or more," if rule.seconds else ""
             raise (SourceLostError if is_lost else CameraError)(
                 f"camera {self._name!r} is frozen: {rule.pictures} pictures in a row{long} were bit-identical; start "

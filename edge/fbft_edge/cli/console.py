@@ -154,10 +154,11 @@ def result_json(result: Result) -> str:
 def ledger_text(ledger: LedgerSnapshot) -> str:
     """The ledger in one line."""
     dropped = " ".join(f"{cause} {count}" for cause, count in ledger.dropped.items() if count) or "none"
+    beside = {"missed triggers": ledger.missed_triggers, "lost": ledger.lost, "refused": ledger.refused}
     return (
         f"captured {ledger.captured}  fresh {ledger.published_fresh}  stale {ledger.published_stale}  "
         f"fault {ledger.published_fault}  dropped {dropped}  in flight {ledger.in_flight}"
-    ) + (f"  missed triggers {ledger.missed_triggers}" if ledger.missed_triggers else "")
+    ) + "".join(f"  {what} {count}" for what, count in beside.items() if count)
 
 
 def summaries_text(summaries: Mapping[str, Summary]) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fbft_edge.cameras import Camera, CountsIncomplete, CountsLost, Triggerable
+from fbft_edge.cameras import Camera, CountsIncomplete, CountsLost, CountsRefused, Triggerable
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Frame
@@ -36,7 +36,7 @@ class Intake:
 
     Args:
         camera: Where frames come from; closed by `close`.
-        ledger: Where frames are counted as captured or replaced, and triggers as missed.
+        ledger: Where frames are counted as captured or replaced, triggers as missed, and pictures that are no frames.
         trigger: As of `fbft_edge.line.station.Station`.
         trigger_timeout_s: A software trigger that brings no frame for so long is missed.
 
@@ -65,7 +65,7 @@ class Intake:
         self._most_waiting = HARDWARE_QUEUE_FRAMES if trigger == "hardware" else 1
         self._stopping = threading.Event()
         self._is_finished = self._has_source_ended = False
-        self._last_captured_ns = self._num_unseen = 0
+        self._last_captured_ns = 0
 
     @property
     def is_free(self) -> bool:
@@ -146,6 +146,16 @@ class Intake:
         if self._trigger is not None:
             self._trigger.answer(request)
 
+    def count_unseen(self) -> None:
+        """Enter what the camera says of pictures that became no frame; behind a hardware trigger each was a part."""
+        camera = self._camera
+        num_incomplete = camera.incomplete if isinstance(camera, CountsIncomplete) else 0
+        num_lost = num_incomplete + (camera.lost if isinstance(camera, CountsLost) else 0)
+        num_refused = camera.refused if isinstance(camera, CountsRefused) else 0
+        num_new = self._ledger.note_unseen(num_lost, num_refused)
+        if self._trigger_name == "hardware":
+            self._ledger.miss_triggers(num_new)
+
     def _read_frames(self, wake: Callable[[], None]) -> None:
         while not self._stopping.is_set():
             try:
@@ -157,19 +167,8 @@ class Intake:
             if frame is None:
                 return
             self.error = None
-            self._count_unseen()
             if self._offer(frame):
                 wake()
-
-    def _count_unseen(self) -> None:
-        """Behind a hardware trigger each picture is a part: one that came in part or never is a missed trigger."""
-        if self._trigger_name != "hardware":
-            return
-        num_incomplete = self._camera.incomplete if isinstance(self._camera, CountsIncomplete) else 0
-        num_unseen = num_incomplete + (self._camera.lost if isinstance(self._camera, CountsLost) else 0)
-        if num_unseen > self._num_unseen:
-            self._ledger.miss_triggers(num_unseen - self._num_unseen)
-            self._num_unseen = num_unseen
 
     def _report(self, error: BaseException) -> None:
         reason = reason_of("camera", error)

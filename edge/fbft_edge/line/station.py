@@ -45,7 +45,7 @@ class Station:
         settings: Of the line.
         trigger: `free`: every frame is offered to the engine. `software`: only frames that `trigger` asks for, the
             others are let go before the ledger. `hardware`: every frame is a part, and a picture that the camera
-            counts as `incomplete` is a missed trigger.
+            counts as lost, incomplete or refused is a missed trigger.
         trigger_timeout_s: A software trigger that brings no frame for so long is missed.
 
     Attributes:
@@ -130,6 +130,7 @@ class Station:
     def finish(self) -> None:
         """Count what is still in flight as `shutdown`; what comes later is let go."""
         self._intake.finish()
+        self._intake.count_unseen()
         with self._lock:
             self._is_closed = True
             self._ledger.drop_all("shutdown")
@@ -218,6 +219,7 @@ class Station:
             The message, for observers.
         """
         finished = self._poll()
+        self._intake.count_unseen()
         published_ns = now_ns()
         period = self._period(finished, published_ns, line)
         said = said_in(period, self._memory, self._settings)

@@ -88,6 +88,8 @@ class HeaderLedger(Struct, frozen=True, forbid_unknown_fields=True):
     ]
     in_flight: _Integer
     missed_triggers: _Integer = 0
+    lost: _Integer = 0
+    refused: _Integer = 0
 
 
 class HeaderHealth(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
 """The frame ledger: what became of every captured frame, and how many messages of each kind went out.
 
-It always closes: captured = published fresh + dropped by each named cause + in flight. Triggers that brought no frame
-are counted beside it: they are no frames.
+It always closes: captured = published fresh + dropped by each named cause + in flight. What is no frame is counted
+beside it: triggers that brought none, and pictures that the camera took and that became none.
 Knows nothing about cameras, detectors or sockets.
 """
 
@@ -27,6 +27,9 @@ class LedgerSnapshot:
             `inference_error`, `too_late` (the result came later than it is of use), `shutdown`.
         in_flight: Frames waiting for inference, in it, or waiting for their tick.
         missed_triggers: Triggers that brought no frame.
+        lost: Pictures that never reached the program or came in part, as far as the camera numbers them. What it
+            numbered is captured + lost + refused, unless frames are let go as no software trigger asked for them.
+        refused: Pictures that came and must not be judged, each told as a fault.
     """
 
     captured: int
@@ -36,6 +39,8 @@ class LedgerSnapshot:
     dropped: dict[str, int]
     in_flight: int
     missed_triggers: int = 0
+    lost: int = 0
+    refused: int = 0
 
     @property
     def is_closed(self) -> bool:
@@ -62,6 +67,7 @@ class Ledger:
     def __init__(self, causes: tuple[str, ...] = DROP_CAUSES) -> None:
         self._lock = threading.Lock()
         self._captured = self._fresh = self._stale = self._fault = self._in_flight = self._missed_triggers = 0
+        self._lost = self._refused = 0
         self._dropped = dict.fromkeys(causes, 0)
 
     def capture(self) -> None:
@@ -94,6 +100,19 @@ class Ledger:
         """So many triggers brought no frame."""
         with self._lock:
             self._missed_triggers += count
+
+    def note_unseen(self, lost: int, refused: int) -> int:
+        """So many pictures became no frame so far; returns by how many these are more than at the last call.
+
+        Args:
+            lost: That never reached the program or came in part, in all.
+            refused: That must not be judged, in all.
+        """
+        with self._lock:
+            before = self._lost + self._refused
+            # A camera that is opened again right now may show fewer for a moment.
+            self._lost, self._refused = max(self._lost, lost), max(self._refused, refused)
+            return self._lost + self._refused - before
 
     def publish_fresh(self) -> LedgerSnapshot:
         """A frame in flight gets its own message; returns the totals with that message.
@@ -137,4 +156,6 @@ class Ledger:
             dict(self._dropped),
             self._in_flight,
             self._missed_triggers,
+            self._lost,
+            self._refused,
         )

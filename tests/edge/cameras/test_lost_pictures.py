@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coded_video import h264_stream, write_coded
-from rtsp_server import RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets
+from rtsp_server import RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets, sender_report
 
 from fbft_edge.cameras import Camera, open_watched_camera
 from fbft_edge.errors import CameraError
@@ -97,3 +97,23 @@ def test_pictures_that_were_held_up_keep_the_dates_at_which_they_were_taken() ->
         server.close()
     dates = [frame.captured_ns for frame in frames[-20:]]
     np.testing.assert_allclose(np.diff(dates) / 1e6, 1000 / RATE_HZ, atol=2)
+
+
+@pytest.mark.parametrize(("clock_behind_s", "way_ms"), [(0.4, 400), (30.0, 0)])
+def test_a_sender_that_reports_its_wall_clock_shows_what_every_picture_takes_on_its_way(
+    clock_behind_s: float, way_ms: int
+) -> None:
+    reported = (sender_report(number, clock_behind_s) if number == 20 else b"" for number in range(110))
+    clip = (part for number, report in enumerate(reported) for part in (report, sent(number)) if part)
+    server = RtspServer([clip])
+    try:
+        with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
+            frames, _ = read_all(camera)
+    finally:
+        server.close()
+    passed_ms = (frames[-1].captured_ns - frames[9].captured_ns) / 1e6
+    assert passed_ms == pytest.approx(99 * 1000 / RATE_HZ - way_ms, abs=150)
+
+
+def sent(number: int) -> Packets:
+    return Packets([*rtp_packets(flat(40), number)])

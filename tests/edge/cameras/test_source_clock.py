@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fbft_edge.cameras.source_clock import DriverClock, SourceClock
+from fbft_edge.cameras.source_clock import DriverClock, SourceClock, StreamClock
 from fbft_edge.clock import now_ns
 
 MS = 1_000_000
@@ -74,3 +74,29 @@ def test_a_driver_of_a_clock_of_its_own_is_held_against_arrival() -> None:
     clock = DriverClock()
     clock.dated(5 * S)
     assert now_ns() - clock.dated(5 * S - S) == pytest.approx(S, abs=S / 2)
+
+
+@pytest.mark.parametrize(
+    ("behind_ns", "expected_ns"), [(300 * MS, -300 * MS), (999 * MS, -999 * MS), (1100 * MS, 0), (-300 * MS, 0)]
+)
+def test_a_sender_is_believed_where_it_says_that_pictures_are_up_to_a_second_older(
+    behind_ns: int, expected_ns: int
+) -> None:
+    clock = StreamClock()
+    for taken_ns in range(0, 10 * S, 40 * MS):
+        clock.see(taken_ns, 5 * S + taken_ns, 5 * S + taken_ns - behind_ns)
+    assert clock.date(10 * S) == pytest.approx(15 * S + expected_ns, abs=6 * MS)
+
+
+def test_a_report_in_mid_stream_sets_no_date_back() -> None:
+    clock, dated = StreamClock(), []
+    for taken_ns in range(0, 10 * S, 40 * MS):
+        clock.see(taken_ns, 5 * S + taken_ns, 4 * S + taken_ns if taken_ns > 2 * S else None)
+        dated.append(clock.date(taken_ns))
+    assert dated == sorted(set(dated))
+
+
+def test_a_stream_is_dated_by_arrival_before_its_sender_has_reported() -> None:
+    clock = StreamClock()
+    clock.see(0, 5 * S)
+    assert clock.date(40 * MS) == 5 * S + 40 * MS

@@ -517,7 +517,8 @@ def test_frames_that_are_not_later_are_dropped_and_counted() -> None:
     source = ScriptedCamera([noise(n) for n in range(6)], stamps_ns=iter([10, 20, 20, 15, 30, 40]))
     camera = WatchedCamera(Factory(source), "press-1")
     frames = [camera.read() for _ in range(4)]
-    assert ([frame.captured_ns for frame in frames if frame], camera.out_of_order) == ([10, 20, 30, 40], 2)
+    assert [frame.captured_ns for frame in frames if frame] == [10, 20, 30, 40]
+    assert (camera.out_of_order, camera.refused) == (2, 2)
 
 
 def test_a_clock_that_stands_still_is_a_fault() -> None:
@@ -572,6 +573,16 @@ def test_each_refused_picture_is_counted() -> None:
         with contextlib.suppress(CameraError):
             camera.read()
     assert camera.refused == 3
+
+
+def test_the_picture_with_which_a_camera_is_held_to_be_frozen_is_counted_like_those_behind_it() -> None:
+    cameras = [ScriptedCamera([noise(1)] * count) for count in (3, 1)]
+    camera = WatchedCamera(Factory(*cameras), "press-1", frozen_after=3)
+    camera.read(), camera.read()
+    for _ in range(2):
+        with pytest.raises(CameraError, match="is frozen"):
+            camera.read()
+    assert camera.refused == 2
 
 
 def test_incomplete_pictures_are_counted_over_a_loss() -> None:

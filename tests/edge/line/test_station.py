@@ -671,6 +671,31 @@ def test_a_picture_that_never_came_is_a_missed_hardware_trigger() -> None:
     assert (result.ledger.missed_triggers, result.ledger.is_closed) == (3, True)
 
 
+def test_a_refused_picture_is_a_missed_hardware_trigger_before_another_one_comes() -> None:
+    camera, chosen = FakeCamera(), settings()
+    camera.refused = 0
+    with running([Station(camera, chosen, "hardware")], FakeDetector(), chosen) as (_, recorder):
+        camera.push(10)
+        recorder.wait_for(lambda result: result.frame_id == 0)
+        camera.refused = 1
+        result = recorder.wait_for(lambda result: result.ledger.missed_triggers > 0)
+    assert (result.ledger.missed_triggers, result.ledger.refused, result.ledger.captured) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("trigger", ["free", "software", "hardware"])
+def test_what_the_camera_numbered_is_captured_lost_or_refused(trigger: str) -> None:
+    camera, chosen = FakeCamera(), settings()
+    camera.lost = camera.incomplete = camera.refused = 0
+    with running([Station(camera, chosen, trigger)], FakeDetector(), chosen) as (_, recorder):
+        camera.lost, camera.incomplete, camera.refused = 4, 2, 1
+        result = recorder.wait_for(lambda result: result.ledger.refused > 0)
+        camera.lost, camera.refused = 0, 3  # while it is opened again
+        result = recorder.wait_for(lambda result: result.ledger.refused > 1)
+    ledger = result.ledger
+    assert (ledger.captured, ledger.lost, ledger.refused, ledger.is_closed) == (0, 6, 3, True)
+    assert ledger.missed_triggers == (9 if trigger == "hardware" else 0)
+
+
 def test_no_part_in_front_of_a_triggered_camera_is_no_reason_for_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fbft_edge.line.saying.SILENCE_NS", 50_000_000)
     chosen = settings(duration_s=0.3)

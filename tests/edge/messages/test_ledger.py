@@ -139,6 +139,8 @@ def test_the_json_names_what_the_message_names() -> None:
         "dropped": {"replaced": 0, "inference_error": 0, "too_late": 0, "shutdown": 0},
         "in_flight": 0,
         "missed_triggers": 0,
+        "lost": 0,
+        "refused": 0,
     }
 
 
@@ -186,3 +188,11 @@ def test_missed_triggers_are_counted_beside_the_frames() -> None:
     ledger.miss_triggers(3)
     snapshot = ledger.snapshot()
     assert (snapshot.missed_triggers, snapshot.captured, snapshot.in_flight, snapshot.is_closed) == (4, 1, 1, True)
+
+
+def test_pictures_that_became_no_frame_are_counted_beside_the_frames_and_never_fewer() -> None:
+    ledger = Ledger()
+    ledger.capture()
+    more = [ledger.note_unseen(*counts) for counts in ((3, 1), (3, 1), (0, 1), (5, 2))]
+    snapshot = ledger.snapshot()
+    assert (more, snapshot.lost, snapshot.refused, snapshot.is_closed) == ([4, 0, 0, 3], 5, 2, True)

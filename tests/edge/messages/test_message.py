@@ -269,17 +269,15 @@ def test_a_trigger_id_that_is_none_is_refused(trigger_id: Any) -> None:
 def test_a_message_from_before_triggers_and_late_results_is_accepted() -> None:
     parts = written()
     header = header_of(parts)
-    del (
-        header["trigger_id"],
-        header["part_id"],
-        header["ledger"]["missed_triggers"],
-        header["ledger"]["dropped"]["too_late"],
-    )
+    del header["trigger_id"], header["part_id"], header["ledger"]["dropped"]["too_late"]
+    for name in ("missed_triggers", "lost", "refused"):
+        del header["ledger"][name]
     for name in ("pixel_threshold", "decided_by", "peak", "peak_xy"):
         del header[name]
     VALIDATOR.validate(header)
     result = decode_message([parts[0], json.dumps(header).encode(), parts[2]])
     assert (result.trigger_id, result.part_id, result.ledger.missed_triggers) == (None, None, 0)
+    assert (result.ledger.lost, result.ledger.refused) == (0, 0)
     assert "too_late" not in result.ledger.dropped
     assert (result.pixel_threshold, result.decided_by, result.peak, result.peak_xy) == (None,) * 4
 
