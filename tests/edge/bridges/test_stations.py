@@ -133,6 +133,28 @@ def test_an_ok_that_nobody_takes_is_good_for_a_bounded_time() -> None:
     assert (seen[-4], is_good(line.seen()), Status.RESULTS_VALID in line.seen().status) == (True, False, True)
 
 
+def test_an_ok_that_is_shown_reads_as_fault_while_the_line_is_silent() -> None:
+    line = Line()
+    line.say(Verdict.OK, 5)
+    line.now_s += 3 * PERIOD_S
+    shown = line.seen()
+    assert (shown.verdict, Status.RESULTS_VALID in shown.status) == (Verdict.FAULT, True)
+
+
+def test_without_the_handshake_nothing_is_shown_while_the_line_is_silent() -> None:
+    line = Line(with_handshake=False)
+    line.say(Verdict.ANOMALOUS, 5)
+    line.now_s += 3 * PERIOD_S
+    assert (line.seen().result, line.seen().verdict) == (None, Verdict.FAULT)
+
+
+def test_a_trigger_while_the_line_is_silent_is_missed_and_not_sent() -> None:
+    line = Line(with_triggers=True)
+    line.now_s += 3 * PERIOD_S
+    line.station.write_control(Control.TRIGGER)
+    assert (line.sent, Status.MISSED_ACQUISITION in line.seen().status) == ([], True)
+
+
 def test_ready_is_low_from_the_trigger_until_its_answer_was_taken() -> None:
     line = Line(with_triggers=True)
     line.say(Verdict.STALE)
