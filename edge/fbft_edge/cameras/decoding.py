@@ -24,6 +24,8 @@ NANOSECONDS = 1_000_000_000
 # What has to be waited for this long had not arrived before.
 WAITED_S = 0.002
 CATCH_UP_S = 2.0
+# FFmpeg hands a picture of these on when the next one begins (need_parsing of libavformat's RTP handlers).
+_HELD_BACK = ("h264", "hevc", "mpeg4")
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT of libavcodec
 _INTRA = (1, 5)  # I, SI: AVPictureType of libavutil
 _TAKEN = "prft"  # AV_PKT_DATA_PRFT of libavcodec: begins with Unix time in us, int64, from the sender's last report
@@ -71,6 +73,7 @@ class Decoder:
         stream.codec_context.flags |= _OUTPUT_CORRUPT
         self.rate_hz = float(stream.average_rate or 0)
         self._time_base = stream.time_base or Fraction(1)
+        self._is_held_back = self._container.format.name == "rtsp" and stream.codec_context.name in _HELD_BACK
         self._clock, self._key_frames = StreamClock(), KeyFrames()
         self._packets = self._received()
         self._ahead: deque[Any] = deque()
@@ -89,11 +92,13 @@ class Decoder:
         import av
 
         begun_s = asked_s = time.monotonic()
+        waits = 2 if self._is_held_back else 1  # of the first, only when the one before came out of the pile is known
         with contextlib.suppress(av.FFmpegError, OSError, IndexError):
             for packet in self._packets:
                 self._ahead.append(packet)
                 now_s = time.monotonic()
-                if now_s - asked_s > WAITED_S or now_s - begun_s > CATCH_UP_S:
+                waits -= now_s - asked_s > WAITED_S
+                if waits == 0 or now_s - begun_s > CATCH_UP_S:
                     return
                 asked_s = now_s
 
@@ -117,9 +122,14 @@ class Decoder:
             return
 
     def _received(self) -> Iterator[Any]:
+        before_ns: int | None = None
         for packet in self._container.demux(video=0):
+            came_ns = now_ns()
             if packet.pts is not None:
-                self._clock.see(self._nanoseconds(packet.pts), now_ns(), _reported_ns(packet))
+                # A picture that is held back until the next begins had begun itself when the one before came.
+                begun_ns = before_ns if self._is_held_back and before_ns is not None else came_ns
+                self._clock.see(self._nanoseconds(packet.pts), begun_ns, _reported_ns(packet))
+            before_ns = came_ns
             yield packet
 
     def _decoded(self, frame: Any) -> Picture:

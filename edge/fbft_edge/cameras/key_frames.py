@@ -13,6 +13,7 @@ from collections import deque
 LONGEST_STEP = 1.5
 _NUM_STEPS = 100
 _DAMAGED = "a picture was damaged on its way"
+_TIMELESS = "a picture has no time, although others have"
 
 
 class KeyFrames:
@@ -25,7 +26,7 @@ class KeyFrames:
     def __init__(self) -> None:
         self.lost = 0
         self._reason: str | None = "no key frame has come yet"
-        self._has_key_come = False
+        self._has_key_come = self._is_timed = False
         self._last_ns: int | None = None
         self._steps_ns: deque[int] = deque(maxlen=_NUM_STEPS)
         self._longest_ns = 0
@@ -50,9 +51,12 @@ class KeyFrames:
         gap = self._gap(source_ns)
         if is_key and self._has_key_come:
             self._reason, self._has_key_come, self._longest_ns, gap = None, False, 0, None
+        self._is_timed = self._is_timed or source_ns is not None
         if not is_whole:
             return self._broken(_DAMAGED)
-        return self._reason if gap is None else self._broken(gap)
+        if gap is not None:
+            return self._broken(gap)
+        return _TIMELESS if self._reason is None and self._is_timed and source_ns is None else self._reason
 
     def _broken(self, reason: str) -> str:
         self._reason = self._reason or reason

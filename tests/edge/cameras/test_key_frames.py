@@ -50,6 +50,15 @@ def test_a_damaged_key_frame_restores_nothing() -> None:
     assert believed(beat(30), {0, 10, 20}, frozenset({6, 10})) == [*range(6), *range(20, 30)]
 
 
+def test_a_key_frame_without_a_time_is_not_believed_where_others_have_one() -> None:
+    times_ms = [None if number == 4 else time_ms for number, time_ms in enumerate(beat(10))]
+    assert believed(times_ms, {0, 4, 8}) == [0, 1, 2, 3, *range(5, 10)]
+
+
+def test_a_stream_that_never_tells_a_time_is_believed() -> None:
+    assert believed([None] * 10, {0, 4, 8}) == list(range(10))
+
+
 def test_where_each_picture_is_a_key_frame_only_the_damaged_one_is_refused() -> None:
     assert believed(beat(10, 3), set(range(10)), frozenset({6})) == [0, 1, 2, 3, 4, 5, 7, 8]
 

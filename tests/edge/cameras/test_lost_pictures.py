@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from coded_video import h264_stream, write_coded
 from rtsp_server import RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets, sender_report
 
 from fbft_edge.cameras import Camera, open_watched_camera
+from fbft_edge.clock import now_ns
 from fbft_edge.errors import CameraError
 from fbft_edge.frames.frame import Frame, Uint8
 
@@ -51,13 +52,28 @@ def show_defects(frames: list[Frame]) -> list[bool]:
     return [bool(frame.rgb[50, 80, 1] > 150) for frame in frames]
 
 
-def streamed(description: str, clip: Sequence[Packets | Uint8]) -> tuple[list[Frame], list[str]]:
+def streamed(description: str, clip: Iterable[Packets | Uint8]) -> tuple[list[Frame], list[str]]:
     server = RtspServer([clip], description=description)
     try:
         with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
             return read_all(camera)
     finally:
         server.close()
+
+
+def test_a_picture_that_is_held_back_until_the_next_begins_has_the_date_of_its_own_beginning() -> None:
+    description, clip = h264_stream(PARTS, KEY_EVERY)
+    sent_ns: list[int] = []
+
+    def noted() -> Iterator[Packets | Uint8]:
+        for picture in clip:
+            sent_ns.append(now_ns())
+            yield picture
+
+    frames, _ = streamed(description, noted())
+    # The first picture is taken to learn the size; the last ones are dated by all that came before.
+    late_ns = min(frame.captured_ns - at_ns for frame, at_ns in zip(frames[-10:], sent_ns[-10:], strict=True))
+    assert late_ns < 0.5e9 / RATE_HZ
 
 
 def test_a_stream_that_loses_nothing_is_read_whole() -> None:
