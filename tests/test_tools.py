@@ -8,12 +8,15 @@ import subprocess
 import sys
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tools.soak.board import MODBUS, Board
+from tools.soak.board import EXITS, MODBUS, Board
+from tools.soak.clients import Look
 from tools.soak.place import GOOD
-from tools.soak.shown import Judge, Look
+from tools.soak.report import growth, is_flat, judged_unfit
+from tools.soak.shown import Judge
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "tools" / "README.md").read_text(encoding="utf-8")
@@ -55,8 +58,20 @@ def test_a_tool_says_what_it_can_do(tool: str) -> None:
 
 
 SECOND_NS = 10**9
+MIB = 1024
 
 
+def message(verdict: str = "ok", *, session: str = "one", sequence: int = 1, at_s: int = 5) -> dict[str, Any]:
+    told = {"camera": GOOD, "session": session, "sequence": sequence, "frame_id": sequence, "verdict": verdict}
+    return {**told, "captured_ns": at_s * SECOND_NS, "published_ns": at_s * SECOND_NS}
+
+
+@pytest.fixture
+def judge() -> Judge:
+    return Judge(10.0, 1.0, Board(multiprocessing.get_context("spawn")))
+
+
+@pytest.mark.parametrize("exit_", EXITS)
 @pytest.mark.parametrize(
     ("age_s", "verdict", "sequence", "words"),
     [
@@ -67,12 +82,34 @@ SECOND_NS = 10**9
     ],
 )
 def test_the_soak_tells_a_good_that_is_old_or_that_the_line_never_said(
-    age_s: float, verdict: str, sequence: int, words: str
+    judge: Judge, exit_: str, age_s: float, verdict: str, sequence: int, words: str
 ) -> None:
-    judge = Judge(10.0, 1.0, Board(multiprocessing.get_context("spawn")))
-    said = {"camera": GOOD, "sequence": 1, "frame_id": 1, "verdict": verdict}
-    judge.hear({**said, "captured_ns": 5 * SECOND_NS, "published_ns": 5 * SECOND_NS}, 7 * SECOND_NS)
-    judge.look(Look(MODBUS, GOOD, 7 + age_s, 7 + age_s, True, sequence))
+    judge.hear(message(verdict), 7 * SECOND_NS)
+    judge.look(Look(exit_, GOOD, 7 + age_s, 7 + age_s, True, sequence))
     judge.judge()
-    told = judge.shown[MODBUS, GOOD].problems
+    told = judge.shown[exit_, GOOD].problems
     assert (bool(told), words in "".join(told)) == (bool(words), True), told
+
+
+def test_the_soak_dates_what_a_line_said_before_it_was_started_again_by_that_run(judge: Judge) -> None:
+    judge.hear(message(), 7 * SECOND_NS)
+    judge.hear(message(session="two", sequence=2, at_s=100), 9 * SECOND_NS)
+    judge.look(Look(MODBUS, GOOD, 9.1, 9.1, True, 1))
+    judge.judge()
+    assert "sent 2100 ms ago" in "".join(judge.shown[MODBUS, GOOD].problems)
+
+
+def test_the_soak_tells_a_picture_that_was_judged_and_builds_on_a_lost_one(judge: Judge) -> None:
+    for sequence, at_s in enumerate((5, 6, 7, 8), 1):
+        judge.hear(message("anomalous", sequence=sequence, at_s=at_s), at_s * SECOND_NS)
+    assert judged_unfit({"judged_pictures": judge.judged, "unfit_pictures": [4, 7, 9]}) == [7]
+
+
+@pytest.mark.parametrize(
+    ("first_mib", "leak_mib", "flat"), [(60, 0.0, True), (60, 3.0, True), (60, 6.0, False), (900, 6.0, True)]
+)
+def test_the_soak_tells_memory_that_grows_by_the_hour(first_mib: float, leak_mib: float, flat: bool) -> None:
+    samples = [
+        {"elapsed_s": at_s, "rss_kib": MIB * (first_mib + leak_mib * at_s / 3600)} for at_s in range(0, 3600, 10)
+    ]
+    assert is_flat(growth(samples, "rss_kib")) is flat

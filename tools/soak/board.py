@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext
 
-from tools.soak.place import CAMERAS
+from tools.soak.place import ASKED, CAMERAS
 
-MODBUS, MQTT = "Modbus", "MQTT"
-EXITS = (MODBUS, MQTT)
+MESSAGES, MODBUS, OPCUA, MQTT = "messages", "Modbus", "OPC UA", "MQTT"
+EXITS = (MESSAGES, MODBUS, OPCUA, MQTT)
+COMMANDS, HANDSHAKE, METHOD = "command socket", "Modbus handshake", "OPC UA method"
+WAYS = (COMMANDS, HANDSHAKE, METHOD)  # to ask for a picture of a part
 AFTER_S = 1.0  # so long after it went on a program still counts as one that was stopped
-_PLACES = [(exit_, camera) for exit_ in EXITS for camera in CAMERAS]
+_PLACES = [(exit_, camera) for exit_ in EXITS for camera in CAMERAS] + [(way, ASKED) for way in WAYS]
 
 
 class Board:
@@ -28,7 +30,7 @@ class Board:
         self._behind_ns = spawn.Value("q")
 
     def note_good(self, exit_: str, camera: str, at_s: float) -> None:
-        """A client of an exit saw that a camera is good."""
+        """A client of an exit saw that a camera is good; or who asked for a picture in one of the ways was answered."""
         self._good_s[_PLACES.index((exit_, camera))] = at_s
 
     def good_s(self, exit_: str, camera: str) -> float:

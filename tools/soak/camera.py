@@ -1,16 +1,18 @@
 """A network camera, a process of its own: image files in, H.264 over RTSP out, each picture with its own time.
 
-    python -m tools.soak.camera PORT FPS FOLDER
+    python -m tools.soak.camera PORT FPS FOLDER FAULTS
 
 Its beat is the machine's monotonic clock: stopped and continued, it hands on at once what it took meanwhile, each with
-the time at which it was taken, as network cameras do behind a stall. One client at a time, over TCP. Knows nothing of
-lines and faults.
+the time at which it was taken, as network cameras do behind a stall. Every fourth picture is a key frame. While
+the file `camera-loses` lies in the folder FAULTS, some pictures are lost on their way; numbers of those, and of what
+builds on them, are appended to `unfit`: nobody may judge these. One client at a time, over TCP. Knows nothing of lines.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import random
 import signal
 import socket
 import struct
@@ -30,14 +32,17 @@ CLOCK_HZ = 90_000
 PACKET_BYTES = 8000  # FFmpeg takes up to 8192
 LONGEST_S = 10.0  # what it took earlier is forgotten
 PARAMETER_SETS = (7, 8)
+KEY_EVERY = 4
+LOSES, UNFIT = "camera-loses", "unfit"
+LOST_SHARE = 0.4
 
 
 def encoded(pictures: Sequence[Uint8]) -> list[list[bytes]]:
-    """The units of each picture; each is a key frame."""
+    """The units of each picture; every fourth is a key frame, the others build on those before them."""
     context: Any = av.CodecContext.create("libx264", "w")
     context.height, context.width = pictures[0].shape[:2]
     context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 1)
-    context.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "1"}
+    context.options = {"preset": "ultrafast", "tune": "zerolatency", "g": f"{KEY_EVERY}", "sc_threshold": "0"}
     packets = []
     for number, pixels in enumerate(pictures):
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
@@ -64,7 +69,7 @@ def rtp_packets(units: Sequence[bytes], stamp: int, sequence: Iterator[int]) -> 
         yield struct.pack("!BBHII", 0x80, 96 | marker, next(sequence) & 0xFFFF, stamp & 0xFFFFFFFF, 7) + payload
 
 
-def serve(port: int, fps: float, folder: Path) -> None:
+def serve(port: int, fps: float, folder: Path, faults: Path) -> None:
     """Play the images of a folder to one client after the other, until killed."""
     pictures = encoded([read_image(path) for path in images_in(folder)])
     sets = ",".join(base64.b64encode(unit).decode() for unit in pictures[0] if unit[0] & 31 in PARAMETER_SETS)
@@ -78,7 +83,7 @@ def serve(port: int, fps: float, folder: Path) -> None:
             client, _ = listener.accept()
             with client, contextlib.suppress(OSError, ValueError), client.makefile("rb") as requests:
                 if _is_playing(client, requests, description):
-                    _play(client, pictures, fps)
+                    _play(client, pictures, fps, faults)
 
 
 def _is_playing(client: socket.socket, requests: BinaryIO, description: str) -> bool:
@@ -97,17 +102,23 @@ def _is_playing(client: socket.socket, requests: BinaryIO, description: str) -> 
     return False
 
 
-def _play(client: socket.socket, pictures: Sequence[Sequence[bytes]], fps: float) -> None:
-    number, sequence = int(time.monotonic() * fps) + 1, iter(range(sys.maxsize))
+def _play(client: socket.socket, pictures: Sequence[Sequence[bytes]], fps: float, faults: Path) -> None:
+    number, sequence, is_fit = int(time.monotonic() * fps) + 1, iter(range(sys.maxsize)), False
     while True:
         late_s = time.monotonic() - number / fps
         if late_s < 0:
             time.sleep(-late_s)
-        if late_s < LONGEST_S:
-            for packet in rtp_packets(pictures[number % len(pictures)], round(number / fps * CLOCK_HZ), sequence):
-                client.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
+        stamp = round(number / fps * CLOCK_HZ)
+        packets = list(rtp_packets(pictures[number % len(pictures)], stamp, sequence))
+        is_lost = late_s > LONGEST_S or ((faults / LOSES).exists() and random.random() < LOST_SHARE)
+        is_fit = not is_lost and (is_fit or number % KEY_EVERY == 0)
+        if not is_fit:
+            with (faults / UNFIT).open("a") as unfit:
+                unfit.write(f"{number} {'lost' if is_lost else 'behind'}\n")
+        for packet in () if is_lost else packets:
+            client.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
         number += 1
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]))
+    serve(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

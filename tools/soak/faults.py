@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,29 @@ from fbft_edge.errors import CommandError
 from fbft_edge.messages.age import oldest_s
 from fbft_edge.sockets.command_client import CommandClient
 from fbft_edge.sockets.subscriber import ResultSubscriber
-from tools.soak.board import EXITS, Board
-from tools.soak.board import MODBUS as MODBUS_EXIT
-from tools.soak.board import MQTT as MQTT_EXIT
-from tools.soak.place import CAMERAS, FROZEN_AFTER, GOOD, LATE_AFTER_S, SITE, SPOILT, Place, image
-from tools.soak.programs import BROKER, CAMERA, LINE, MODBUS, MQTT, Program
-from tools.soak.samples import get
+from tools.soak import board as exits
+from tools.soak import line as engine
+from tools.soak.board import Board
+from tools.soak.camera import LOSES, UNFIT
+from tools.soak.place import (
+    ASKED,
+    CAMERAS,
+    ENGINE_TIMEOUT_S,
+    FROZEN_AFTER,
+    GOOD,
+    LATE_AFTER_S,
+    SITE,
+    SPOILT,
+    Place,
+    image,
+)
+from tools.soak.programs import BROKER, CAMERA, HANDSHAKE, LINE, MODBUS, MQTT, OPCUA, Program
+from tools.soak.samples import counters, get
 
-SHOWN_BY = {MODBUS: (MODBUS_EXIT,), MQTT: (MQTT_EXIT,), BROKER: (MQTT_EXIT,), LINE: EXITS, CAMERA: EXITS}
-BACK_WITHIN_S = 120.0
+SHOWN_BY = {MODBUS: (exits.MODBUS,), OPCUA: (exits.OPCUA,), MQTT: (exits.MQTT,), BROKER: (exits.MQTT,), HANDSHAKE: ()}
+BACK_WITHIN_S = 240.0  # an engine that nobody can prove wrong earlier takes two minutes
+ENGINE_PROVED_S = 120.0  # by when the product says that an engine computes nothing
+CONNECTIONS, MOST_CONNECTIONS = 40, 16
 
 
 class Faults:
@@ -44,6 +60,8 @@ class Faults:
     Attributes:
         kinds: By its name, what does a fault and undoes it, until it is over or `ending` is set, and says what came
             of it; `PROBLEM` first when something was not as it must be.
+        alone: Those of them beside which no other can be.
+        line_kills: How often the line was killed.
     """
 
     def __init__(
@@ -59,6 +77,7 @@ class Faults:
         self._place, self._programs, self._board, self._ending = place, programs, board, ending
         self._period_s, self._last_kill_s = 1 / fps, last_kill_s
         self._settled_s = LATE_AFTER_S + 2 / place.camera_fps
+        self._exits = tuple(each for each in exits.EXITS if each != exits.MQTT or MQTT in programs)
         self._reloads, self._bundle = threading.Lock(), 0
         self._images, self._disk = threading.Lock(), threading.Lock()
         self.kinds: dict[str, Callable[[random.Random], str]] = {
@@ -74,6 +93,18 @@ class Faults:
             "reload by SIGHUP": self._hangup,
             "reload of a damaged bundle": self._reload_damaged,
             "reload of a blind bundle": self._reload_blind,
+            "engine hangs": self._engine_hangs,
+            "engine is slow": self._engine_slow,
+            "engine gives zeros": functools.partial(self._engine_wrong, engine.ZEROS, ENGINE_TIMEOUT_S),
+            "engine repeats the last frame's values": functools.partial(
+                self._engine_wrong, engine.REPEATS, ENGINE_PROVED_S
+            ),
+            "wall clock of the line set": self._clock,
+            "pipelined Modbus requests": self._pipelined,
+            "40 Modbus connections": self._many_connections,
+            "garbage to Modbus": functools.partial(self._garbage_bridge, MODBUS, place.modbus_port),
+            "garbage to OPC UA": functools.partial(self._garbage_bridge, OPCUA, place.opcua_port),
+            "camera: pictures lost on their way": self._lost_pictures,
             "camera: files damaged": self._damaged_files,
             "camera: file of another size": self._other_size,
             "camera: black": functools.partial(self._flat, 0),
@@ -83,7 +114,9 @@ class Faults:
             "CPU busy": self._busy,
         }
         self.kinds |= {f"{name} stopped": functools.partial(self._stop, name) for name in programs}
-        self.kinds |= {f"{name} killed": functools.partial(self._kill, name) for name in programs if name != LINE}
+        self.kinds |= {f"{name} killed": functools.partial(self._kill, name) for name in programs}
+        self.alone = {f"{LINE} killed"}
+        self.line_kills = 0
         if has_disk:
             self.kinds |= {"recorder: disk full": self._full_disk, "recorder: disk read-only": self._read_only_disk}
 
@@ -99,11 +132,15 @@ class Faults:
 
     # Programs
 
-    def _until_good(self, exits: Sequence[str]) -> str:
-        """Wait until the good camera is good everywhere again."""
+    def _shown_by(self, name: str) -> Sequence[str]:
+        return SHOWN_BY.get(name, self._exits)
+
+    def _until_good(self, name: str = LINE) -> str:
+        """Wait until the good camera is good again wherever a program shows it, or triggers are answered."""
         begun_s = time.monotonic()
+        awaited = [(exit_, GOOD) for exit_ in self._shown_by(name)] + [(exits.HANDSHAKE, ASKED)] * (name == HANDSHAKE)
         while time.monotonic() < begun_s + BACK_WITHIN_S:
-            if all(self._board.good_s(exit_, GOOD) > begun_s for exit_ in exits):
+            if all(self._board.good_s(*place) > begun_s for place in awaited):
                 return "never good meanwhile, came back"
             time.sleep(0.1)
         return f"PROBLEM: not good again for {BACK_WITHIN_S:g} s"
@@ -111,26 +148,27 @@ class Faults:
     def _good_without(self, name: str, begun_s: float) -> str:
         """Where something was good after what is known without a program must have ended; a problem, or nothing."""
         if name == CAMERA:
-            return self._good_since(begun_s + self._settled_s, EXITS, (GOOD,))
-        return self._good_since(begun_s + 3 * self._period_s, SHOWN_BY[name])
+            return self._good_since(begun_s + self._settled_s, self._exits, (GOOD,))
+        return self._good_since(begun_s + 3 * self._period_s, self._shown_by(name))
 
     def _told(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Let the watchers know of a program whose absence may make a good older; a camera's may not."""
         return contextlib.nullcontext() if name == CAMERA else self._board.stopping(is_broker=name == BROKER)
 
     def _stop(self, name: str, chance: random.Random) -> str:
-        program, exits = self._programs[name], SHOWN_BY[name]
+        program = self._programs[name]
         with program.lock:
             with self._told(name), program.stopped():
                 begun_s = time.monotonic()
                 self._wait(chance, *((2, 8) if name == LINE else (2, 12) if name == CAMERA else (8, 12)))
                 problem = self._good_without(name, begun_s)
-            return problem or self._until_good(exits)
+            return problem or self._until_good(name)
 
     def _kill(self, name: str, chance: random.Random) -> str:
-        if name in (MODBUS, MQTT) and time.monotonic() > self._last_kill_s:
+        if name not in (CAMERA, BROKER) and time.monotonic() > self._last_kill_s:
             return "left out: from here on its memory is watched"
-        program, exits = self._programs[name], SHOWN_BY[name]
+        program = self._programs[name]
+        self.line_kills += name == LINE
         with program.lock:
             with self._told(name):
                 program.kill()
@@ -138,7 +176,9 @@ class Faults:
                 self._wait(chance, 1, 8)
                 problem = self._good_without(name, begun_s)
                 program.start()
-            return problem or self._until_good(exits)
+            if name == LINE:
+                self._bundle = 0
+            return problem or self._until_good(name)
 
     # Subscribers
 
@@ -387,7 +427,128 @@ class Faults:
         """Wait, and say where the spoilt camera was good after what was taken before had been told."""
         begun_s = time.monotonic()
         self._wait(chance, self._settled_s, self._settled_s + 15)
-        return self._good_since(begun_s + self._settled_s, EXITS, (SPOILT,))
+        return self._good_since(begun_s + self._settled_s, self._exits, (SPOILT,))
+
+    def _lost_pictures(self, chance: random.Random) -> str:
+        """The judge of what is shown knows which pictures were lost, and that those that build on them are unfit."""
+        name = f"fbft_camera_lost_total{{{GOOD}}}"
+        with self._programs[CAMERA].lock, self._programs[LINE].lock:
+            counted, lost = self._counter(name), self._num_lost()
+            with self._wrong(LOSES):
+                self._wait(chance, 10, 20)
+            outcome = self._until_good(CAMERA)
+            counted, lost = self._counter(name) - counted, self._num_lost() - lost
+        if outcome.startswith("PROBLEM"):
+            return outcome
+        if not lost <= counted:
+            return f"PROBLEM: {lost} pictures were lost, the line counted {counted:g}"
+        return f"counted, came back; {lost} pictures lost, {counted:g} counted"
+
+    def _num_lost(self) -> int:
+        file = self._place.faults / UNFIT
+        return sum(line.endswith("lost") for line in file.read_text().splitlines()) if file.exists() else 0
+
+    def _counter(self, name: str) -> float:
+        for _ in range(20):  # garbage may hold all connections
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return counters(get(self._place.http_port, "/metrics")[1])[name]
+            time.sleep(0.5)
+        raise RuntimeError("/metrics does not answer")
+
+    # The engine
+
+    @contextlib.contextmanager
+    def _wrong(self, what: str, words: str = "") -> Iterator[None]:
+        """A file says what goes wrong, as long as it is there; none is read half-written."""
+        file = self._place.faults / what
+        file.with_suffix(".next").write_text(words)
+        file.with_suffix(".next").rename(file)
+        try:
+            yield
+        finally:
+            file.unlink()
+
+    def _engine_hangs(self, chance: random.Random) -> str:
+        with self._reloads:
+            with self._wrong(engine.HANGS):
+                problem = self._never_good_since(time.monotonic() + ENGINE_TIMEOUT_S, chance)
+            return problem or self._until_good()
+
+    def _engine_slow(self, chance: random.Random) -> str:
+        """More frames than it can inspect; late ones are never good, as at any time."""
+        with self._reloads, self._wrong(engine.SLOW, f"{chance.uniform(0.5, 2.5):.1f}"):
+            self._wait(chance, 10, 25)
+        return self._until_good().replace("never good meanwhile, ", "")
+
+    def _engine_wrong(self, what: str, known_within_s: float, chance: random.Random) -> str:
+        with self._reloads:
+            with self._wrong(what):
+                begun_s = time.monotonic()
+                known_s = self._known_s(begun_s + known_within_s + self._settled_s)
+                problem = self._never_good_since(known_s, chance)
+            return problem or f"{self._until_good()}; known after {known_s - begun_s:.0f} s"
+
+    def _known_s(self, latest_s: float) -> float:
+        """When the line says that its engine is wrong, or the latest moment by which it must."""
+        with CommandClient(self._place.commands) as client:
+            while time.monotonic() < latest_s and not self._ending.wait(0.5):
+                cameras = client.call("status", timeout_s=20)["cameras"]
+                if all(cameras[camera]["health"]["state"] == "fault" for camera in CAMERAS):
+                    return time.monotonic()
+        return time.monotonic() if self._ending.is_set() else latest_s
+
+    def _never_good_since(self, known_s: float, chance: random.Random) -> str:
+        """Wait, and say where anything was good after what was said before had been told."""
+        self._ending.wait(max(0.0, known_s - time.monotonic()) + self._settled_s + chance.uniform(0, 8))
+        return self._good_since(known_s + self._settled_s, self._exits)
+
+    def _clock(self, chance: random.Random) -> str:
+        with self._programs[LINE].lock, self._wrong(engine.CLOCK, str(chance.choice((-3600, 3600)))):
+            self._wait(chance, 5, 15)
+            return self._until_good().replace("never good meanwhile, ", "good meanwhile, ")
+
+    # Clients of bridges
+
+    def _modbus_requests(self, numbers: Iterable[int]) -> bytes:
+        return b"".join(struct.pack(">HHHBBHH", number, 0, 6, 1, 4, 0, 125) for number in numbers)
+
+    def _pipelined(self, chance: random.Random) -> str:
+        """Many requests before the first answer: all are answered, in order."""
+        numbers = chance.sample(range(1 << 16), chance.randint(5, 60))
+        answer_bytes = 9 + 250
+        address = "127.0.0.1", self._place.modbus_port
+        with self._programs[MODBUS].lock, socket.create_connection(address, 10) as connection:
+            connection.settimeout(10)
+            connection.sendall(self._modbus_requests(numbers))
+            with connection.makefile("rb") as answers:
+                told = [answers.read(answer_bytes) for _ in numbers]
+        heads = [struct.unpack(">HHHBBB", answer[:9]) for answer in told]
+        wanted = [(number, 0, answer_bytes - 6, 1, 4, 250) for number in numbers]
+        return f"all answered in order; {len(numbers)}" if heads == wanted else f"PROBLEM: {wanted} got {heads}"
+
+    def _many_connections(self, chance: random.Random) -> str:
+        """The bridge keeps 16 at the most, and those that ask all the time are among them."""
+        with self._programs[MODBUS].lock, contextlib.ExitStack() as stack:
+            held = []
+            for number in range(CONNECTIONS):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", self._place.modbus_port), 10))
+                connection.settimeout(0.2)
+                with contextlib.suppress(OSError):  # ended already
+                    connection.sendall(self._modbus_requests([number]))
+                    connection.recv(4096)
+                held.append(connection)
+            outcome = self._until_good(MODBUS)
+            self._wait(chance, 1, 5)
+            kept = sum(_is_open(connection) for connection in held)
+        if kept > MOST_CONNECTIONS:
+            return f"PROBLEM: {kept} of {CONNECTIONS} connections were kept"
+        return outcome.replace("never good meanwhile, came back", f"the PLC was answered; {kept} kept")
+
+    def _garbage_bridge(self, name: str, port: int, chance: random.Random) -> str:
+        heads = b"", b"\0\1\0\0\0\6\1\4", b"\0\1\0\0\xff\xff\1", b"HELF\x20\0\0\0", b"OPNF\xff\xff\xff\x7f", b"MSGF"
+        with self._programs[name].lock:
+            self._garbage(port, chance, heads)
+            return self._until_good(name).replace("never good meanwhile, ", "")
 
     # The machine
 
@@ -433,6 +594,17 @@ def _drain(stream: Any) -> None:
     with contextlib.suppress(OSError, ValueError):
         while stream.read(1 << 16):
             pass
+
+
+def _is_open(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _replace(path: Path, content: bytes) -> None:

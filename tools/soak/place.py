@@ -22,11 +22,12 @@ from fbft_edge.synthetic import render_part
 SITE = "soak"
 GOOD, SPOILT = "good", "spoilt"
 CAMERAS = (GOOD, SPOILT)
+ASKED = "asked"  # takes a picture of a part when it is asked to
 NUM_PARTS, DEFECT_EVERY = 12, 4
 INSPECTED_PX, TILE_PX = 182, 112  # a few tiles of the picture made small: frames are many for two cores
 RENDERED_PX = 1024  # a larger part is drawn so large and enlarged: drawing 12 MP takes 6 s each
 FROZEN_AFTER = 4
-LATE_AFTER_S, STALE_AFTER_S = 5.0, 2.0
+LATE_AFTER_S, STALE_AFTER_S, ENGINE_TIMEOUT_S, TRIGGER_TIMEOUT_S = 5.0, 2.0, 3.0, 5.0
 RECORDER_FRAMES, DISK_FRAMES = 4, 8  # how many uncompressed frames its quota and its disk hold
 
 
@@ -40,6 +41,8 @@ class Place:
     publisher: str
     http_port: int
     modbus_port: int
+    handshake_port: int
+    opcua_port: int
     broker_port: int
     camera_port: int
     bundles: tuple[Path, Path]
@@ -65,6 +68,11 @@ class Place:
         return self.out / "originals"
 
     @property
+    def faults(self) -> Path:
+        """What line and network camera are told to do wrong, by files."""
+        return self.out / "faults"
+
+    @property
     def recordings(self) -> Path:
         """The recorder's folder."""
         return self.out / "disk" / "recordings"
@@ -88,6 +96,7 @@ engine = "openvino"
 fps = {float(fps)}
 late_after_s = {LATE_AFTER_S}
 stale_after_s = {STALE_AFTER_S}
+engine_timeout_s = {ENGINE_TIMEOUT_S}
 
 [[cameras]]
 name = "{GOOD}"
@@ -99,6 +108,12 @@ name = "{SPOILT}"
 uri = "folder://{self.images}?fps={self.camera_fps}&loop=true"
 frozen_after = {FROZEN_AFTER}
 black_below = 5.0
+
+[[cameras]]
+name = "{ASKED}"
+uri = "folder://{self.untouched}?fps={2 * self.camera_fps}&loop=true"
+trigger = "software"
+trigger_timeout_s = {TRIGGER_TIMEOUT_S}
 
 [publish]
 bind = "{self.publisher}"
@@ -162,10 +177,10 @@ def prepare(out: Path, bundles: Sequence[Path], size: tuple[int, int], camera_fp
     """Lay out the folder; the recorder's disk is a small one of its own where this process may mount it."""
     out.mkdir(parents=True, exist_ok=True)
     first, second = (bundle.resolve() for bundle in ((bundles[0], bundles[-1]) if bundles else fit(out, size)))
-    publisher, *ports = f"tcp://127.0.0.1:{free_port()}", *(free_port() for _ in range(4))
-    http_port, modbus_port, broker_port, camera_port = ports
-    place = Place(out, size, camera_fps, publisher, http_port, modbus_port, broker_port, camera_port, (first, second))
-    for folder in (place.images, place.originals, place.untouched):
+    http, modbus, handshake, opcua, broker, camera = (free_port() for _ in range(6))
+    publisher, bundles = f"tcp://127.0.0.1:{free_port()}", (first, second)
+    place = Place(out, size, camera_fps, publisher, http, modbus, handshake, opcua, broker, camera, bundles)
+    for folder in (place.images, place.originals, place.untouched, place.faults):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     for seed in range(NUM_PARTS):

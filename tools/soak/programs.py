@@ -1,4 +1,4 @@
-"""The programs of a run, as a factory has them: the line, a network camera, a Modbus and an MQTT bridge, a broker.
+"""The programs of a run, as a factory has them: the line, a network camera, bridges of every kind, a broker.
 
 Each can be stopped, killed and started again. Knows nothing of when, nor of what is seen meanwhile.
 """
@@ -14,9 +14,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.soak.place import CAMERAS, SITE, Place
+from tools.soak.place import ASKED, CAMERAS, SITE, Place
 
-LINE, MODBUS, MQTT, BROKER, CAMERA = "line", "Modbus bridge", "MQTT bridge", "broker", "camera"
+LINE, BROKER, CAMERA = "line", "broker", "camera"
+MODBUS, HANDSHAKE, OPCUA, MQTT = "Modbus bridge", "Modbus bridge with handshake", "OPC UA bridge", "MQTT bridge"
 
 
 class Program:
@@ -79,14 +80,21 @@ def programs(place: Place, config: Path) -> Iterator[dict[str, Program]]:
             stack.callback(started[name].kill)
 
         fbft_edge = sys.executable, "-m", "fbft_edge"
-        heard = ["--connect", place.publisher, "--site", SITE, *(f"--camera={camera}" for camera in CAMERAS)]
+        line = ["--connect", place.publisher, "--site", SITE]
+        triggers = ["--commands", place.commands, "--anyone-may-trigger"]
+        heard = [*line, *(f"--camera={camera}" for camera in CAMERAS)]
+        asked = [*line, f"--camera={ASKED}", *triggers, "--handshake", "--listen", f"127.0.0.1:{place.handshake_port}"]
+        opcua = [*triggers, "--keys", place.out / "opcua-keys", "--listen", f"127.0.0.1:{place.opcua_port}"]
         start(MODBUS, *fbft_edge, "bridge", "modbus", *heard, "--listen", f"127.0.0.1:{place.modbus_port}")
+        start(HANDSHAKE, *fbft_edge, "bridge", "modbus", *asked)
+        start(OPCUA, *fbft_edge, "bridge", "opcua", *heard, f"--camera={ASKED}", *opcua)
         if (broker := broker_command(place)) is not None:
             start(BROKER, *broker)
             start(MQTT, *fbft_edge, "bridge", "mqtt", *heard, "--broker", f"mqtt://127.0.0.1:{place.broker_port}")
         camera = sys.executable, "-m", "tools.soak.camera"
-        start(CAMERA, *camera, place.camera_port, place.camera_fps, place.untouched)
-        start(LINE, *fbft_edge, "run", "--config", config, "--log", "json")
+        start(CAMERA, *camera, place.camera_port, place.camera_fps, place.untouched, place.faults)
+        line_that_fails = sys.executable, "-m", "tools.soak.line", place.faults
+        start(LINE, *line_that_fails, "run", "--config", config, "--log", "json")
         yield started
 
 

@@ -1,18 +1,16 @@
-"""What a PLC and an MQTT client see, in; every good that was older than it may be, out: a process of its own.
+"""What clients of the line's exits believe, in; every good that was older than it may be, out: a process of its own.
 
 How old a good is says the line's own clock: each message is heard on the line's socket, too, and the machine has one
-monotonic clock. The clients are pymodbus and paho, and know of the bridges what docs/plc.md says. Knows nothing of
-faults.
+monotonic clock. The one of the line lies behind it by the smallest difference that any message of its run showed, so
+that ages are too small by the shortest journey of a message, a fraction of a millisecond. Knows nothing of faults.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
+import multiprocessing
 import multiprocessing.synchronize
-import os
-import signal
 import threading
 import time
 from collections import deque
@@ -22,35 +20,28 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import zmq
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from pymodbus.client import ModbusTcpClient
-from pymodbus.exceptions import ModbusException
 
-from tools.soak.board import MODBUS, MQTT, Board
-from tools.soak.place import CAMERAS, GOOD, LATE_AFTER_S, SITE, STALE_AFTER_S
+from tools.soak.board import EXITS, Board
+from tools.soak.clients import LOOK_EVERY_S, PERIODS, Consumer, Look, Plc, as_watcher, read_messages, read_opcua
+from tools.soak.place import CAMERAS, GOOD, LATE_AFTER_S, STALE_AFTER_S
 
-PERIODS, PERIODS_STOPPED = 2, 3
-LOOK_EVERY_S = 0.02
+PERIODS_STOPPED = 3
 ROUND_TRIP_S = 0.02  # more than it takes where nobody waits for a core
-GOOD_BIT = 1 << 4
 HEARD_WITHIN_S = 5.0  # messages come here later than to a bridge, when this process waits for a core
+KEPT_MESSAGES = 20_000  # what is shown by an older one is wrong anyway
 LATEST_S = 1.0  # a broker that runs delivers earlier on a busy machine, too
 LEAST_STEP = 0.3  # of a camera's own, between the dates of two pictures
 MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at one exit: the message that stood there, when it was asked for, and when it was seen."""
+class Said:
+    """What the line said in one message; moments on the machine's monotonic clock, by `behind_ns` of its run."""
 
-    exit: str
-    camera: str
-    asked_s: float
-    seen_s: float
-    is_good: bool
-    sequence: int
-    is_late: bool = False
+    session: str
+    published_ns: int
+    captured_ns: int
+    verdict: str
 
 
 @dataclass
@@ -72,36 +63,57 @@ class Shown:
 
 
 class Judge:
-    """Holds every good against what the line said."""
+    """Holds every good against what the line said.
+
+    Attributes:
+        shown: By exit and camera.
+        ages_ms: By exit, the oldest good of each second of the machine's monotonic clock.
+        judged: Numbers of the good camera's pictures that the line gave a verdict about, by when they were taken.
+        misdated: Pictures of it whose date cannot be right.
+    """
 
     def __init__(self, fps: float, camera_fps: float, board: Board) -> None:
-        self._period_s, self._apart_ns, self._board = 1 / fps, round(1e9 * LEAST_STEP / camera_fps), board
-        self._said: dict[tuple[str, int], tuple[int, int, str]] = {}
-        self._behind_ns: int | None = None
+        self._period_s, self._camera_fps, self._board = 1 / fps, camera_fps, board
+        self._apart_ns = round(1e9 * LEAST_STEP / camera_fps)
+        self._said: dict[tuple[str, int], Said] = {}
+        self._behind_ns: dict[str, int] = {}
         self._waiting: deque[Look] = deque()
-        self._frame_id, self._taken_ns = -1, 0
+        self._session, self._frame_id, self._taken_ns = "", -1, 0
         self.misdated: list[str] = []
-        self.shown = {(exit_, camera): Shown() for exit_ in (MODBUS, MQTT) for camera in CAMERAS}
+        self.judged: set[int] = set()
+        self.shown = {(exit_, camera): Shown() for exit_ in EXITS for camera in CAMERAS}
+        self.ages_ms: dict[str, dict[int, float]] = {exit_: {} for exit_ in EXITS}
 
     def hear(self, header: dict[str, Any], arrived_ns: int) -> None:
         """A message of the line."""
+        session, camera = header["session"], header["camera"]
         behind_ns = arrived_ns - header["published_ns"]
-        if self._behind_ns is None or behind_ns < self._behind_ns:
-            self._behind_ns = behind_ns
+        self._behind_ns[session] = behind_ns = min(behind_ns, self._behind_ns.get(session, behind_ns))
+        if camera == GOOD:
             self._board.behind_ns = behind_ns
-        said = header["published_ns"], header["captured_ns"] or 0, header["verdict"]
-        self._said[header["camera"], header["sequence"]] = said
-        if header["camera"] == GOOD and (header["frame_id"] or -1) > self._frame_id:
-            self._compare(header["frame_id"], header["captured_ns"])
+        self._said[camera, header["sequence"]] = Said(
+            session, header["published_ns"], header["captured_ns"] or 0, header["verdict"]
+        )
+        if len(self._said) > KEPT_MESSAGES:
+            del self._said[next(iter(self._said))]
+        if camera == GOOD and header["frame_id"] is not None:
+            self._note_picture(header, behind_ns)
 
-    def _compare(self, frame_id: int, taken_ns: int) -> None:
+    def _note_picture(self, header: dict[str, Any], behind_ns: int) -> None:
         """Pictures that come at once behind a stall were taken one by one."""
+        frame_id, taken_ns = header["frame_id"], header["captured_ns"]
+        if header["session"] != self._session:
+            self._session, self._frame_id, self._taken_ns = header["session"], -1, 0
+        if frame_id <= self._frame_id:
+            return
         if taken_ns < self._taken_ns + self._apart_ns and len(self.misdated) < MOST_PROBLEMS:
             apart_ms = (taken_ns - self._taken_ns) / 1e6
             self.misdated.append(
                 f"{time.strftime('%H:%M:%S')} frame {frame_id} is dated {apart_ms:.0f} ms after the last"
             )
         self._frame_id, self._taken_ns = frame_id, taken_ns
+        if header["verdict"] in ("ok", "anomalous"):
+            self.judged.add(round((taken_ns + behind_ns) / 1e9 * self._camera_fps))
 
     def look(self, look: Look) -> None:
         """What a client saw."""
@@ -121,14 +133,14 @@ class Judge:
             self._waiting.popleft()
             self._judge(look, said)
 
-    def _judge(self, look: Look, said: tuple[int, int, str] | None) -> None:
+    def _judge(self, look: Look, said: Said | None) -> None:
         shown = self.shown[look.exit, look.camera]
         about = f"{look.exit} shows {look.camera} good by message {look.sequence}"
-        if said is None or self._behind_ns is None:
-            self._note(shown, f"{about}, which never came")
+        if said is None:
+            self._note(shown, f"{about}, which never came, or long ago")
             return
-        published_ns, captured_ns, verdict = said
-        sent_s, taken_s = ((at_ns + self._behind_ns) / 1e9 for at_ns in (published_ns, captured_ns))
+        behind_ns = self._behind_ns[said.session]
+        sent_s, taken_s = ((at_ns + behind_ns) / 1e9 for at_ns in (said.published_ns, said.captured_ns))
         was_stopped, age_s = self._board.was_stopped(sent_s), look.seen_s - sent_s
         if look.is_late:
             shown.late += 1
@@ -144,138 +156,63 @@ class Judge:
         name = "oldest_stopped_ms" if was_stopped else "oldest_ms"
         setattr(shown, name, max(getattr(shown, name), 1e3 * age_s))
         shown.oldest_picture_ms = max(shown.oldest_picture_ms, 1e3 * (look.seen_s - taken_s))
+        ages_ms, second = self.ages_ms[look.exit], int(look.seen_s)
+        ages_ms[second] = max(ages_ms.get(second, 0.0), round(1e3 * age_s, 1))
         if age_s > limit_s:
             shown.too_old += 1
             self._note(shown, f"{about}, sent {1e3 * age_s:.0f} ms ago; at most {1e3 * limit_s:.0f} ms may it be")
         if look.seen_s - taken_s > max(LATE_AFTER_S, STALE_AFTER_S) + limit_s:
             shown.too_old += 1
             self._note(shown, f"{about}, whose picture was taken {look.seen_s - taken_s:.2f} s ago")
-        if verdict != "ok":
-            self._note(shown, f"{about}, which says {verdict}")
+        if said.verdict != "ok":
+            self._note(shown, f"{about}, which says {said.verdict}")
 
     def _note(self, shown: Shown, problem: str) -> None:
         if len(shown.problems) < MOST_PROBLEMS:
             shown.problems.append(f"{time.strftime('%H:%M:%S')} {problem}")
 
 
-class Plc:
-    """A Modbus client that reads one block of each camera in turn; an answer later than a period is none."""
+@dataclass(frozen=True)
+class Addresses:
+    """Of a line's exits; the broker's port is None without one."""
 
-    def __init__(self, port: int, period_s: float, looks: SimpleQueue[Look]) -> None:
-        self._port, self._period_s, self._looks = port, period_s, looks
-        self.unanswered = 0
-
-    def work(self, stop: multiprocessing.synchronize.Event) -> None:
-        """Read until the end."""
-        while not stop.is_set():
-            client = ModbusTcpClient("127.0.0.1", port=self._port, timeout=self._period_s, retries=0)
-            with contextlib.suppress(ModbusException, OSError):
-                self._read(client, stop)
-            client.close()  # type: ignore[no-untyped-call]
-            self.unanswered += 1
-            time.sleep(LOOK_EVERY_S)
-
-    def _read(self, client: ModbusTcpClient, stop: multiprocessing.synchronize.Event) -> None:
-        if not client.connect():  # type: ignore[no-untyped-call]
-            return
-        while not stop.is_set():
-            for unit, camera in enumerate(CAMERAS, 1):
-                asked_s = time.monotonic()
-                answer = client.read_input_registers(0, count=125, device_id=unit)
-                seen_s = time.monotonic()
-                if answer.isError() or seen_s > asked_s + self._period_s:
-                    return
-                registers = answer.registers
-                sequence = registers[12] << 16 | registers[13]
-                look = Look(MODBUS, camera, asked_s, seen_s, bool(registers[1] & GOOD_BIT), sequence)
-                self._looks.put(look)
-            time.sleep(LOOK_EVERY_S)
-
-
-@dataclass
-class Heard:
-    """The newest that an MQTT client knows of a camera."""
-
-    result: dict[str, Any] = field(default_factory=dict)
-    came_s: float = 0.0
-
-
-class Consumer:
-    """An MQTT client that keeps to the four rules of docs/plc.md; what the fourth alone refuses is late."""
-
-    def __init__(self, port: int, period_s: float, looks: SimpleQueue[Look]) -> None:
-        self._oldest_ns, self._looks, self._lock = round(PERIODS * period_s * 1e9), looks, threading.Lock()
-        self._heard = {camera: Heard() for camera in CAMERAS}
-        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = lambda client, *_: client.subscribe(f"fbft/{SITE}/#", qos=1)
-        self._client.on_disconnect = lambda *_: self._forget()
-        self._client.on_message = self._on_message
-        self._client.connect_async("127.0.0.1", port, keepalive=5)
-        self._client.loop_start()
-
-    def _forget(self) -> None:
-        with self._lock:
-            self._heard = {camera: Heard() for camera in CAMERAS}
-
-    def _on_message(self, client: Client, data: object, message: MQTTMessage) -> None:
-        camera, what = message.topic.split("/")[2:]
-        now_s = time.monotonic()
-        with self._lock:
-            heard = self._heard[camera]
-            if what == "result":
-                heard.result, heard.came_s = json.loads(message.payload), now_s
-                heard.result["good"] &= not message.retain
-
-    def look(self) -> None:
-        """What the client believes now."""
-        for camera in CAMERAS:
-            with self._lock:
-                result, came_s = self._heard[camera].result, self._heard[camera].came_s
-            if result:
-                now_s = time.monotonic()
-                is_good = result["good"] and now_s < came_s + result["good_for_s"]
-                is_late = is_good and time.time_ns() > result["published_ns"] + self._oldest_ns
-                self._looks.put(Look(MQTT, camera, now_s, now_s, is_good, result.get("sequence", 0), is_late))
-
-    def close(self) -> None:
-        """Leave the broker."""
-        self._client.loop_stop()
+    publisher: str
+    modbus_port: int
+    opcua_port: int
+    broker_port: int | None
 
 
 def watch_exits(
-    addresses: tuple[str, int, int | None],
+    addresses: Addresses,
     fps: float,
     camera_fps: float,
     board: Board,
+    looks: Any,
     report: Connection,
     stop: multiprocessing.synchronize.Event,
 ) -> None:
     """Work of the process; at the end it reports what was seen, by exit and camera.
 
     Args:
-        addresses: The line's publisher, the Modbus bridge's port and the broker's, None without one.
+        addresses: Of the line's exits.
         fps: Messages per second and camera.
         camera_fps: Pictures per second of a camera.
         board: Where faults look.
+        looks: A queue of what processes of their own see.
         report: Where the end is told.
         stop: Set at the end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(-10)  # how old a good is when this process sees it must not be this process's own lack of CPU
-    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-    publisher, modbus_port, broker_port = addresses
-    looks: SimpleQueue[Look] = SimpleQueue()
+    as_watcher()
+    own_looks: SimpleQueue[Look] = SimpleQueue()
     judge = Judge(fps, camera_fps, board)
-    plc = Plc(modbus_port, 1 / fps, looks)
+    plc = Plc(addresses.modbus_port, 1 / fps, own_looks.put)
     reading = threading.Thread(target=plc.work, args=(stop,))
-    consumer = None if broker_port is None else Consumer(broker_port, 1 / fps, looks)
+    consumer = None if addresses.broker_port is None else Consumer(addresses.broker_port, 1 / fps, own_looks.put)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     receiver = context.socket(zmq.SUB)
     receiver.setsockopt(zmq.RCVHWM, 100_000)
     receiver.setsockopt(zmq.SUBSCRIBE, b"")
-    receiver.connect(publisher)
+    receiver.connect(addresses.publisher)
     reading.start()
     next_s = time.monotonic()
     while not stop.is_set():
@@ -288,11 +225,40 @@ def watch_exits(
                 consumer.look()
             with contextlib.suppress(Empty):
                 while True:
-                    judge.look(looks.get_nowait())
+                    judge.look(own_looks.get_nowait())
+            while not looks.empty():
+                judge.look(looks.get())
             judge.judge()
     reading.join()
     if consumer is not None:
         consumer.close()
     context.destroy(linger=0)
     shown = {f"{exit_}, {camera}": asdict(seen) for (exit_, camera), seen in judge.shown.items() if seen.looks}
-    report.send({"shown": shown, "unanswered_plc": plc.unanswered, "misdated": judge.misdated})
+    report.send(
+        {
+            "shown": shown,
+            "unanswered_plc": plc.unanswered,
+            "misdated": judge.misdated,
+            "judged_pictures": sorted(judge.judged),
+            "ages_ms": judge.ages_ms,
+        }
+    )
+
+
+def watchers(
+    spawn: Any,
+    addresses: Addresses,
+    fps: float,
+    camera_fps: float,
+    board: Board,
+    looks: Any,
+    report: Connection,
+    stop: multiprocessing.synchronize.Event,
+) -> dict[str, Any]:
+    """Processes that look at every exit, not started; the first reports. See `watch_exits`."""
+    work = {
+        "check: what is shown": (watch_exits, (addresses, fps, camera_fps, board, looks, report, stop)),
+        "check: client on messages": (read_messages, (addresses.publisher, 1 / fps, looks, stop)),
+        "check: client on OPC UA": (read_opcua, (addresses.opcua_port, 1 / fps, looks, stop)),
+    }
+    return {name: spawn.Process(target=target, args=args, daemon=True) for name, (target, args) in work.items()}

@@ -1,4 +1,4 @@
-"""Every message of both cameras in, what was missing, invalid or late out: a subscriber in a process of its own.
+"""Every message of all cameras in, what was missing, invalid or late out: a subscriber in a process of its own.
 
 Knows the message and the grid; nothing of faults or of the line's process.
 """
@@ -24,7 +24,7 @@ from jsonschema import Draft202012Validator
 
 from fbft_edge.errors import MessageError
 from fbft_edge.messages.reading import decode_message
-from tools.soak.place import CAMERAS
+from tools.soak.place import ASKED, CAMERAS
 
 SCHEMA_EVERY = 300
 
@@ -34,10 +34,11 @@ class Received:
     """What the subscriber saw of one camera."""
 
     messages: int = 0
-    first: int = -1
-    next: int = 0
     missing: int = 0
     sessions: list[str] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)  # of each session: its first message, and the one behind its last
+    next: list[int] = field(default_factory=list)
+    missed_triggers: int = 0
     open_ledgers: int = 0
     miscounted: int = 0
     invalid: int = 0
@@ -55,8 +56,8 @@ class Watcher:
 
     def __init__(self, fps: float) -> None:
         self._period_ns = 1e9 / fps
-        self.received = {camera: Received() for camera in CAMERAS}
-        self._offsets_ns = {camera: array("q") for camera in CAMERAS}
+        self.received = {camera: Received() for camera in (*CAMERAS, ASKED)}
+        self._offsets_ns: dict[str, list[array[int]]] = {camera: [] for camera in self.received}
         schema = json.loads((files("fbft_edge.messages") / "result.schema.json").read_text())
         self._validator = Draft202012Validator(schema)
 
@@ -71,14 +72,16 @@ class Watcher:
             seen.invalid += 1
             self._note(seen, f"message {seen.messages}: {error}")
             return
-        if seen.first < 0:
-            seen.first = seen.next = result.sequence
-        if result.sequence != seen.next:
-            seen.missing += result.sequence - seen.next
-            self._note(seen, f"sequence {result.sequence} after {seen.next - 1}")
-        seen.next = result.sequence + 1
         if result.session not in seen.sessions:
             seen.sessions.append(result.session)
+            seen.first.append(result.sequence)
+            seen.next.append(result.sequence)
+            self._offsets_ns[camera].append(array("q"))
+        if result.session != seen.sessions[-1] or result.sequence != seen.next[-1]:
+            seen.missing += abs(result.sequence - seen.next[-1])
+            self._note(seen, f"sequence {result.sequence} after {seen.next[-1] - 1}")
+        seen.next[-1] = result.sequence + 1
+        seen.missed_triggers = result.ledger.missed_triggers
         seen.open_ledgers += not result.ledger.is_closed
         seen.miscounted += result.ledger.messages != result.sequence + 1
         for counts, key in (
@@ -87,18 +90,18 @@ class Watcher:
             (seen.bundles, result.bundle_sha256[:12]),
         ):
             counts[key] = counts.get(key, 0) + 1
-        self._offsets_ns[camera].append(arrived_ns - round(result.sequence * self._period_ns))
+        self._offsets_ns[camera][-1].append(arrived_ns - round(result.sequence * self._period_ns))
         if result.sequence % SCHEMA_EVERY == 0:
             self._check_schema(seen, parts[1])
 
     def finish(self) -> dict[str, dict[str, Any]]:
-        """What was received, by camera, with deviations from the grid whose phase is the median one."""
+        """What was received, by camera, with deviations from each session's grid, whose phase is the median one."""
         a_minute = max(1, round(60e9 / self._period_ns))
         for camera, seen in self.received.items():
-            offsets_ns = np.array(self._offsets_ns[camera], dtype=np.float64)
-            if not len(offsets_ns):
+            sessions = [np.array(offsets_ns, dtype=np.float64) for offsets_ns in self._offsets_ns[camera]]
+            if not sessions:
                 continue
-            deviations = np.abs(offsets_ns - np.median(offsets_ns)) / 1e6
+            deviations = np.concatenate([np.abs(each - np.median(each)) for each in sessions]) / 1e6
             quantiles = np.quantile(deviations, (0.5, 0.99, 0.999, 1.0))
             seen.deviation_ms = dict(zip(("p50", "p99", "p99.9", "max"), map(float, quantiles), strict=True))
             minutes = range(0, len(deviations), a_minute)
