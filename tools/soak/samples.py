@@ -36,6 +36,8 @@ def sampled(pid: int, elapsed_s: float, with_pss: bool) -> Sample:
     """
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
+    if "VmRSS" not in status:
+        raise ProcessLookupError(f"{pid} was killed")
     pss = re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.MULTILINE) if with_pss else None
     return Sample(
         pid,
