@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import re
 import subprocess
 import sys
@@ -109,7 +110,9 @@ def test_the_soak_tells_a_picture_that_was_judged_and_builds_on_a_lost_one(judge
     ("first_mib", "leak_mib", "flat"), [(60, 0.0, True), (60, 3.0, True), (60, 6.0, False), (900, 6.0, True)]
 )
 def test_the_soak_tells_memory_that_grows_by_the_hour(first_mib: float, leak_mib: float, flat: bool) -> None:
+    pictures_mib = random.Random(0).choices((0, 36, 72, 108), k=360)
     samples = [
-        {"elapsed_s": at_s, "rss_kib": MIB * (first_mib + leak_mib * at_s / 3600)} for at_s in range(0, 3600, 10)
+        {"elapsed_s": at_s, "rss_kib": MIB * (first_mib + leak_mib * at_s / 3600 + held_mib)}
+        for at_s, held_mib in zip(range(0, 3600, 10), pictures_mib, strict=True)
     ]
     assert is_flat(growth(samples, "rss_kib")) is flat

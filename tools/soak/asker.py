@@ -85,6 +85,8 @@ class Asker:
         except AnswerError as error:
             outcome = "wrong"
             self._note(f"{way}, part {part}: {error}")
+        except ConnectionRefusedError:
+            outcome = CUT_OFF  # a bridge that is being started; one that never comes is missed by who killed it
         except (UnheardError, OSError, ModbusException, asyncio.TimeoutError, ua.UaError, CommandError) as error:
             outcome = CUT_OFF
             if not self._board.was_stopped(asked_s):
@@ -132,7 +134,7 @@ class Asker:
             ModbusTcpClient("127.0.0.1", port=self._ways.handshake_port, timeout=REQUEST_S, retries=0)
         ) as plc:
             if not plc.connect():  # type: ignore[no-untyped-call]
-                raise UnheardError("nobody listens")
+                raise ConnectionRefusedError("nobody listens")
             if not _until(plc, lambda status: status & READY_BIT and not status & VALID_BIT, READY_WITHIN_S):
                 return REFUSED
             _write(plc, 2000, [TRIGGER, *_words(part)])

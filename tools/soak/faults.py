@@ -300,7 +300,7 @@ class Faults:
         finally:
             context.destroy(linger=0)
         with CommandClient(self._place.commands) as sane:
-            sane.call("status", timeout_s=10)
+            sane.call("status", timeout_s=30)
         return "status answers"
 
     # Bundles
@@ -380,7 +380,7 @@ class Faults:
 
     def _fresh(self) -> int:
         with CommandClient(self._place.commands) as client:
-            return int(client.call("status", timeout_s=10)["cameras"][SPOILT]["ledger"]["published_fresh"])
+            return int(client.call("status", timeout_s=30)["cameras"][SPOILT]["ledger"]["published_fresh"])
 
     def _damaged_files(self, chance: random.Random) -> str:
         with self._spoilt_images() as paths:
@@ -492,8 +492,8 @@ class Faults:
         """When the line says that its engine is wrong, or the latest moment by which it must."""
         with CommandClient(self._place.commands) as client:
             while time.monotonic() < latest_s and not self._ending.wait(0.5):
-                cameras = client.call("status", timeout_s=20)["cameras"]
-                if all(cameras[camera]["health"]["state"] == "fault" for camera in CAMERAS):
+                cameras = client.call("status", timeout_s=20)["cameras"].values()
+                if any(str(camera["health"]["reason"]).startswith("inference") for camera in cameras):
                     return time.monotonic()
         return time.monotonic() if self._ending.is_set() else latest_s
 
