@@ -9,8 +9,9 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import zmq
@@ -25,11 +26,13 @@ from fbft_edge.messages.ledger import Ledger
 from fbft_edge.messages.published import Inspected, Published
 from fbft_edge.messages.reading import Result, decode_message
 from fbft_edge.messages.writing import EncodedResult, MessageWriter, encode_detection, encode_no_detection
+from fbft_edge.progress import Silence, Tone
 
 SIZE = (8, 12)
 SHA256 = "ab" * 32
 THRESHOLD = 0.5
 BAD, BROKEN = 150, 200
+_T = TypeVar("_T")
 
 Answer = int | BaseException | None
 """What one read of a camera brings: a frame of that level, an error to raise, None for the end."""
@@ -251,3 +254,27 @@ class MessageSource:
         parts = self._writer.write(encoded, verdict, published_ns, ledger, health)
         self.count += 1
         return Published(self.camera, self.count - 1, parts, verdict, health, ledger, published_ns, 40_000, fresh)
+
+
+class Said(Silence):
+    """A `Progress` that keeps what it is told.
+
+    Attributes:
+        lines: What was said.
+        work: By what was worked through, how many items it had; of work without a length none.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.work: dict[str, int | None] = {}
+
+    def say(self, text: str, tone: Tone = "plain") -> None:
+        self.lines.append(text)
+
+    def track(self, items: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
+        self.work[what] = total if total is not None else len(items) if isinstance(items, Sequence) else None
+        return iter(items)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)

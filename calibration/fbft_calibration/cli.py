@@ -174,7 +174,14 @@ def _fit(args: argparse.Namespace) -> int:
     image_paths(args.folder)  # a typo is said before torch takes its seconds to load
     from fbft_calibration.fitting.bundling import fit_bundle
 
-    fit_bundle(args.folder, args.out, _bundle_settings(args), _shown())
+    shown = _shown()
+    try:
+        fit_bundle(args.folder, args.out, _bundle_settings(args), shown)
+    except KeyboardInterrupt:
+        shown.say(
+            "interrupted: the teacher's features so far are kept beside --out, the same command goes on from them"
+        )
+        raise
     return 0
 
 

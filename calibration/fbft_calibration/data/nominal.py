@@ -20,6 +20,7 @@ from fbft_edge.names import size_text
 from fbft_edge.progress import SILENT, Progress
 
 MIN_IMAGES = 8
+_MOST_SIZES = 6  # named in one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ class NominalSet:
         return fit, [self.images[index] for index in sorted(chosen)]
 
 
+def pixels_sha256(pixels: Uint8) -> str:
+    """Identity of an image's content, in hexadecimal; (height, width, 3) uint8 RGB."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
 def scan_nominal(folder: Path, progress: Progress = SILENT, *, mixed_sizes: bool = False) -> NominalSet:
     """Read every image of a folder once; leave out the unreadable, the duplicate and the odd-sized.
 
@@ -90,16 +96,19 @@ def scan_nominal(folder: Path, progress: Progress = SILENT, *, mixed_sizes: bool
             continue
         if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
             dark[path] = peak
-        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        digest = pixels_sha256(pixels)
         if digest in first_with:
             left_out.append((path, f"duplicate of {first_with[digest].name}"))
             continue
         first_with[digest] = path
         images.append(NominalImage(path, digest, (pixels.shape[0], pixels.shape[1])))
+    sizes = Counter(image.size for image in images)
     if not mixed_sizes:
-        images = _of_common_size(images, left_out)
+        images = _of_common_size(images, sizes, left_out)
     found = NominalSet(tuple(images), tuple(left_out))
     _report(found, folder, progress)
+    if len(sizes) > 1:
+        progress.say(f"  {_about_sizes(sizes, mixed_sizes)}", "plain" if mixed_sizes else "caution")
     if dark:
         progress.say(f"  {about_dark_16_bit(dark)}", "caution")
     return found
@@ -118,21 +127,34 @@ def require_enough(nominal: NominalSet, least: int = MIN_IMAGES) -> None:
         )
 
 
-def _of_common_size(images: list[NominalImage], left_out: list[tuple[Path, str]]) -> list[NominalImage]:
-    sizes = Counter(image.size for image in images)
+def _of_common_size(
+    images: list[NominalImage], sizes: Counter[tuple[int, int]], left_out: list[tuple[Path, str]]
+) -> list[NominalImage]:
     if len(sizes) < 2:
         return images
     common, count = sizes.most_common(1)[0]
     left_out += [
-        (
-            image.path,
-            f"{size_text(image.size)}, {count} others are {size_text(common)}; cut or resize it to that, or give "
-            "--mixed-sizes if the line sends both",
-        )
+        (image.path, f"{size_text(image.size)}, {count} others are {size_text(common)}")
         for image in images
         if image.size != common
     ]
     return [image for image in images if image.size == common]
+
+
+def _about_sizes(sizes: Counter[tuple[int, int]], mixed_sizes: bool) -> str:
+    """How many images are of which size, and what to do about it."""
+    most = sizes.most_common()
+    counts = [f"{count} of {width}x{height}" for (height, width), count in most[:_MOST_SIZES]]
+    if len(most) > _MOST_SIZES:
+        counts.append(f"{len(most) - _MOST_SIZES} more sizes")
+    said = f"images of {len(most)} sizes, in pixels (width x height): {', '.join(counts)}"
+    if mixed_sizes:
+        return f"{said}; all are used"
+    (height, width), _ = most[0]
+    return (
+        f"{said}. A line of one frame size needs the others cut to {width}x{height}, at the same scale, or taken out; "
+        "a line that sends all these sizes takes --mixed-sizes"
+    )
 
 
 def _report(nominal: NominalSet, folder: Path, progress: Progress) -> None:

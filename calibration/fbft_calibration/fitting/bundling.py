@@ -16,18 +16,21 @@ from pathlib import Path
 import numpy as np
 
 from fbft_calibration.data.nominal import NominalImage, NominalSet, require_enough, scan_nominal
-from fbft_calibration.fitting.features import cut_tiles, teacher_features
+from fbft_calibration.fitting.cross_check import Compared, compare
+from fbft_calibration.fitting.feature_cache import FeatureCache, cache_folder
+from fbft_calibration.fitting.features import cut_tiles
 from fbft_calibration.fitting.geometry import teacher_and_geometry
+from fbft_calibration.fitting.outliers import about, outliers_of, thresholds_without
 from fbft_calibration.fitting.prototypes import find_prototypes
 from fbft_calibration.fitting.report import write_report
 from fbft_calibration.fitting.scores import MeasuredScores, joined, measure_scores, scores_of
 from fbft_calibration.fitting.settings import BundleSettings
 from fbft_calibration.fitting.students import fit_students
-from fbft_calibration.fitting.thresholds import conformal_thresholds, explain, worsened
+from fbft_calibration.fitting.thresholds import explain, thresholds_of, worsened
 from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry
 from fbft_edge.bundle.nominal_statistics import nominal_statistics, widened
-from fbft_edge.bundle.notes import NominalScores, Notes, Units
+from fbft_edge.bundle.notes import NominalOutlier, NominalScores, Notes, Units
 from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
 from fbft_edge.bundle.sealing import building, open_to_change, revising, seal_bundle, written
 from fbft_edge.detectors.host import OpenVinoDetector
@@ -47,6 +50,7 @@ from fbft_export.teacher import Teacher
 _MIN_FIT_IMAGES = 4
 _PARITY_TILES = 24
 _UNIT_IMAGES = 16
+_MOST_NAMED = 8
 
 
 def fit_bundle(
@@ -65,14 +69,14 @@ def fit_bundle(
     """
     started = time.monotonic()
     _check_target(out)
-    with building(out) as place:  # from here on no other fit of the same bundle begins
-        bundle = _fitted(place, out.stem, folder, settings, progress, started)
+    with building(out) as place, cache_folder(out) as cached:  # from here on no other fit of the same bundle begins
+        bundle = _fitted(place, cached, out.stem, folder, settings, progress, started)
     progress.say(f"{out} is ready, {_time_since(started)}; open {out / REPORT}", "done")
     return dataclasses.replace(bundle, path=out)
 
 
 def _fitted(
-    place: Path, product: str, folder: Path, settings: BundleSettings, progress: Progress, started: float
+    place: Path, cached: Path, product: str, folder: Path, settings: BundleSettings, progress: Progress, started: float
 ) -> Bundle:
     nominal = scan_nominal(folder, progress, mixed_sizes=settings.mixed_sizes)
     require_enough(nominal)
@@ -84,7 +88,12 @@ def _fitted(
         )
     teacher, geometry = teacher_and_geometry(nominal, settings, progress)
     model = PatchDistanceModel(teacher, Students(teacher.embed_dim))
-    f_j, f_k = teacher_features(model, fit_images, geometry, settings.students.seed, progress)
+    cache = FeatureCache(cached, model, geometry, progress)
+    cache.fill(nominal.images)
+    outliers = outliers_of(compare(cache, nominal.images, settings.students.seed, progress))
+    noted = tuple(outlier for outlier, _ in outliers)
+    _name(noted, nominal, fit_images, progress)
+    f_j, f_k = cache.sample(fit_images, settings.students.seed)
     progress.say(f"{len(f_j):,} patches of {len(fit_images)} images, blocks {teacher.blocks}, {_time_since(started)}")
     result = fit_students(f_j, f_k, settings.students, progress)
     model.students = result.students
@@ -92,11 +101,12 @@ def _fitted(
     step, _, loss = min(result.losses, key=lambda entry: entry[2])
     progress.say(f"students fitted: held-out loss {loss:.4f} after {step} steps, {_time_since(started)}")
     del f_j, f_k
-    draft = _draft_of(place, product, teacher, geometry, nominal, fit_images, result.losses)
+    draft = _draft_of(place, product, teacher, geometry, nominal, fit_images, result.losses, noted)
     draft = _with_model(draft, model, _parity_tiles(geometry, held_out))
     draft, parity = add_openvino(draft, settings.precision)
     progress.say(f"exported for OpenVINO: map within {parity.map_max:.2%} of float32 on {parity.num_tiles} real tiles")
-    return seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, progress))
+    standing_out = [compared for _, compared in outliers]
+    return seal_bundle(calibrate(draft, held_out, fit_images, settings.false_alarm_rate, progress, standing_out))
 
 
 def threshold_bundle(
@@ -149,7 +159,7 @@ def threshold_bundle(
         progress.say(f"{added} images are added to {len(earlier.score)} earlier ones")
         found = joined(found, earlier)
         references = widened(nominal_statistics(found.score, measured.pictures), bundle.notes.references, added)
-    thresholds = _thresholds_of(found, units, rate)
+    thresholds = thresholds_of(found, units, rate)
     worse = _compare(bundle, thresholds, fresh, measured, progress)
     if dry_run:
         progress.say(f"{path} was not changed{', and would only be with --replace' if worse else ''}")
@@ -207,8 +217,33 @@ def _compare(
     return worse
 
 
+def _name(
+    outliers: Sequence[NominalOutlier], nominal: NominalSet, fit_images: Sequence[NominalImage], progress: Progress
+) -> None:
+    """Say which images stand out, if any does."""
+    if not outliers:
+        progress.say(f"cross-checked: none of {len(nominal)} images stands out from the others")
+        return
+    verb = "stands" if len(outliers) == 1 else "stand"
+    progress.say(
+        f"{len(outliers)} of {len(nominal)} images {verb} out from the others; look at them, a defect among nominal "
+        "images hides others: if one shows a defect, remove the file and fit again",
+        "caution",
+    )
+    fitted = {image.pixels_sha256 for image in fit_images}
+    for outlier in outliers[:_MOST_NAMED]:
+        progress.say(f"  {about(outlier, fitted)}", "caution")
+    if len(outliers) > _MOST_NAMED:
+        progress.say(f"  and {len(outliers) - _MOST_NAMED} more, which the report names", "caution")
+
+
 def calibrate(
-    draft: Bundle, held_out: Sequence[NominalImage], fitted: Sequence[NominalImage], rate: float, progress: Progress
+    draft: Bundle,
+    held_out: Sequence[NominalImage],
+    fitted: Sequence[NominalImage],
+    rate: float,
+    progress: Progress,
+    standing_out: Sequence[Compared] = (),
 ) -> Bundle:
     """Score held-out images with the bundle's own engine, set thresholds, hold the engine to them, and report.
 
@@ -218,6 +253,7 @@ def calibrate(
         fitted: Images that were, to bring score and peak to one scale.
         rate: False-alarm rate asked for.
         progress: Told what came of it.
+        standing_out: The images of the notes' outliers, in their order.
 
     Returns:
         The draft with thresholds and report, to be sealed by the caller.
@@ -227,22 +263,25 @@ def calibrate(
         units = Units(float(np.median(known.score)), float(np.median(known.peak)))
         measured = measure_scores(detectors, held_out, progress)
         found = scores_of(held_out, measured)
-        thresholds = _thresholds_of(found, units, rate)
+        thresholds = thresholds_of(found, units, rate)
         for line in explain(thresholds):
             progress.say(line)
         references = nominal_statistics(found.score, (*known.pictures, *measured.pictures))
         notes = dataclasses.replace(draft.notes, units=units, calibration=found, nominal_statistics=references)
-        return _reported(dataclasses.replace(draft, thresholds=thresholds, notes=notes), held_out, detectors)
+        for line in thresholds_without(notes, thresholds):
+            progress.say(line, "caution")
+        calibrated = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
+        return _reported(calibrated, held_out, detectors, standing_out)
 
 
-def _thresholds_of(found: NominalScores, units: Units, rate: float) -> Thresholds:
-    score, peak, ordinary = (np.array(column, np.float64) for column in (found.score, found.peak, found.ordinary))
-    return conformal_thresholds(MeasuredScores(score, peak, (), ordinary), units.score, units.peak, rate)
-
-
-def _reported(draft: Bundle, images: Sequence[NominalImage], detectors: DetectorPool[OpenVinoDetector]) -> Bundle:
+def _reported(
+    draft: Bundle,
+    images: Sequence[NominalImage],
+    detectors: DetectorPool[OpenVinoDetector],
+    standing_out: Sequence[Compared] = (),
+) -> Bundle:
     """A calibrated draft with its report, its engine held to the thresholds."""
-    write_report(draft, images, detectors, draft.path / REPORT)
+    write_report(draft, images, detectors, draft.path / REPORT, standing_out)
     return hold_to_thresholds(draft)
 
 
@@ -288,11 +327,13 @@ def _draft_of(
     nominal: NominalSet,
     fit_images: Sequence[NominalImage],
     losses: Sequence[tuple[int, float, float]],
+    outliers: tuple[NominalOutlier, ...],
 ) -> Bundle:
     notes = Notes(
         fit_images_sha256=tuple(image.pixels_sha256 for image in fit_images),
         left_out=tuple((path.name, reason) for path, reason in nominal.left_out),
         losses=tuple(losses),
+        outliers=outliers,
     )
     return Bundle(
         path=path,

@@ -1,25 +1,19 @@
-"""Teacher features of nominal images, computed once and kept in memory for fitting.
+"""A nominal image's tiles in, the teacher's features of its patches out.
 
-Knows nothing about students or thresholds.
+Knows nothing about students or thresholds, and keeps nothing; `feature_cache` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
-from fbft_calibration.data.nominal import NominalImage
-from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.detectors.host import native_precision
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.frames.frame import Bool, Uint8
-from fbft_edge.progress import SILENT, Progress
 from fbft_export.graph import PatchDistanceModel
-
-_MAX_CACHE_BYTES = 2 << 30
 
 
 def native_autocast() -> AbstractContextManager[None]:
@@ -27,26 +21,22 @@ def native_autocast() -> AbstractContextManager[None]:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_precision() == "bf16")
 
 
-def teacher_features(
-    model: PatchDistanceModel,
-    images: Sequence[NominalImage],
-    geometry: TileGeometry,
-    seed: int,
-    progress: Progress = SILENT,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of the images' patches; beyond 2 GiB an equal random share of each image.
+def image_features(model: PatchDistanceModel, plan: TilePlan, pixels: Uint8) -> torch.Tensor:
+    """The teacher's features of the patches that lie on the frame.
+
+    Args:
+        model: Its teacher.
+        plan: Of the image's size.
+        pixels: (height, width, 3) uint8 RGB.
 
     Returns:
-        f_j and f_k, each (patches, embed_dim) bfloat16, matching rows.
+        (2, patches, embed_dim) bfloat16: f_j, then f_k, rows in the order of `on_frame`.
     """
-    generator = np.random.default_rng(seed)
-    per_image = _MAX_CACHE_BYTES // (len(images) * 2 * 2 * model.teacher.embed_dim)
-    parts = []
-    plans: dict[tuple[int, int], TilePlan] = {}
-    for image in progress.track(images, "teacher features"):
-        plan = plans.setdefault(image.size, TilePlan(geometry, *image.size))
-        parts.append(_image_features(model, cut_tiles(plan, image.read()), on_frame(plan), per_image, generator))
-    return torch.cat([f_j for f_j, _ in parts]), torch.cat([f_k for _, f_k in parts])
+    tiles = cut_tiles(plan, pixels)
+    with torch.inference_mode(), native_autocast():
+        pairs = [model.features(torch.from_numpy(tile[None])) for tile in tiles]
+    rows = torch.from_numpy(np.flatnonzero(on_frame(plan)))
+    return torch.stack([torch.cat([pair[side].flatten(0, 1) for pair in pairs])[rows].bfloat16() for side in (0, 1)])
 
 
 def cut_tiles(plan: TilePlan, pixels: Uint8) -> Uint8:
@@ -68,16 +58,3 @@ def on_frame(plan: TilePlan) -> Bool:
             for top, left in plan.origins_px()
         ]
     )
-
-
-def _image_features(
-    model: PatchDistanceModel, tiles: Uint8, keep: Bool, most: int, generator: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    chosen = np.flatnonzero(keep)
-    if len(chosen) > most:
-        chosen = np.sort(generator.choice(chosen, most, replace=False))
-    with torch.inference_mode(), native_autocast():
-        pairs = [model.features(torch.from_numpy(tile[None])) for tile in tiles]
-    rows = torch.from_numpy(chosen)
-    f_j, f_k = (torch.cat([pair[side].flatten(0, 1) for pair in pairs])[rows] for side in (0, 1))
-    return f_j.bfloat16(), f_k.bfloat16()

@@ -5,7 +5,7 @@ Knows nothing about thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,19 @@ def joined(found: NominalScores, earlier: NominalScores) -> NominalScores:
         peak=found.peak + tuple(earlier.peak[index] for index in kept),
         ordinary=found.ordinary + tuple(earlier.ordinary[index] for index in kept),
         images_sha256=found.images_sha256 + tuple(earlier.images_sha256[index] for index in kept),
+    )
+
+
+def without(found: NominalScores, images_sha256: Collection[str]) -> NominalScores:
+    """The scores of the other images, where it is known of which image each is."""
+    kept = [index for index, sha256 in enumerate(found.images_sha256) if sha256 not in images_sha256]
+    if not found.can_be_added_to:
+        return found
+    return NominalScores(
+        score=tuple(found.score[index] for index in kept),
+        peak=tuple(found.peak[index] for index in kept),
+        ordinary=tuple(found.ordinary[index] for index in kept),
+        images_sha256=tuple(found.images_sha256[index] for index in kept),
     )
 
 

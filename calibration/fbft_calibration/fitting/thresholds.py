@@ -13,6 +13,7 @@ from scipy.stats import beta
 
 from fbft_calibration.fitting.scores import Float64, MeasuredScores
 from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.bundle.notes import NominalScores, Units
 from fbft_edge.errors import ArgumentError
 
 CONFIDENCE = 0.95
@@ -55,6 +56,12 @@ def conformal_thresholds(held_out: MeasuredScores, score_unit: float, peak_unit:
         num_images=num_images,
         outline=None if held_out.ordinary is None else float(held_out.ordinary.mean()),
     )
+
+
+def thresholds_of(found: NominalScores, units: Units, rate: float) -> Thresholds:
+    """`conformal_thresholds` from what a bundle notes of its held-out images."""
+    score, peak, ordinary = (np.array(column, np.float64) for column in (found.score, found.peak, found.ordinary))
+    return conformal_thresholds(MeasuredScores(score, peak, (), ordinary), units.score, units.peak, rate)
 
 
 def peak_threshold(peaks: Float64, rate: float) -> float:

@@ -50,6 +50,23 @@ class NominalScores:
 
 
 @dataclass(frozen=True, slots=True)
+class NominalOutlier:
+    """A nominal image that stands out from the others of its fit.
+
+    Attributes:
+        name: Of its file.
+        pixels_sha256: Of its pixels, in hexadecimal.
+        times_median: Its score in the cross-check over the median of all images.
+        peak_xy: Where in the frame it is farthest from the others.
+    """
+
+    name: str
+    pixels_sha256: _Sha256
+    times_median: _Finite
+    peak_xy: tuple[_Step, _Step]
+
+
+@dataclass(frozen=True, slots=True)
 class Notes:
     """How a bundle was fitted and calibrated; what is empty or None is not known.
 
@@ -60,6 +77,7 @@ class Notes:
         units: The scale of score and peak.
         calibration: The scores behind the thresholds.
         nominal_statistics: What nominal images are like, by statistic; see `references`.
+        outliers: Images that stood out when they were cross-checked, the farthest first; None: they were not.
         others: Members that this version does not know, kept as they are.
     """
 
@@ -69,6 +87,7 @@ class Notes:
     units: Units | None = None
     calibration: NominalScores = NominalScores()
     nominal_statistics: Mapping[str, Reference] = field(default_factory=dict)
+    outliers: tuple[NominalOutlier, ...] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,4 +144,5 @@ def notes_to_json(notes: Notes) -> dict[str, Any]:
     missing = [] if notes.fit_images_sha256 else ["fit_images_sha256", "left_out", "losses"]
     missing += [name for name in ("units", "nominal_statistics") if not contents[name]]
     missing += [] if notes.calibration.score else ["calibration"]
+    missing += ["outliers"] if notes.outliers is None else []
     return {name: member for name, member in contents.items() if name not in missing} | dict(notes.others)

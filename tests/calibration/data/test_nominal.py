@@ -86,6 +86,20 @@ def test_mixed_sizes_are_used_only_when_asked(folder: Path) -> None:
     assert (len(nominal), nominal.sizes) == (5, [(40, 50), (40, 60)])
 
 
+@pytest.mark.parametrize(("mixed_sizes", "advice"), [(False, "takes --mixed-sizes"), (True, "all are used")])
+def test_images_of_several_sizes_are_counted_by_size_with_what_to_do(
+    folder: Path, mixed_sizes: bool, advice: str
+) -> None:
+    text = scanned(folder, mixed_sizes=mixed_sizes)[1]
+    line = next(line for line in text.splitlines() if "images of 2 sizes" in line)
+    assert ("in pixels (width x height): 4 of 50x40, 1 of 60x40" in line, advice in line) == (True, True)
+
+
+def test_images_of_one_size_need_no_advice(folder: Path) -> None:
+    (folder / "wide.png").unlink()
+    assert "sizes" not in scanned(folder)[1]
+
+
 def test_images_are_read_as_they_are(folder: Path) -> None:
     np.testing.assert_array_equal(scanned(folder)[0].images[1].read(), picture(1))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import Said
 
 from fbft_calibration.data.nominal import scan_nominal
 from fbft_calibration.fitting.bundling import fit_bundle, threshold_bundle
@@ -26,7 +27,6 @@ from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.frames.images import image_paths, read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
 from fbft_edge.frames.statistics import picture_statistics
-from fbft_edge.progress import Silence, Tone
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -152,20 +152,6 @@ def test_a_second_fit_of_one_bundle_is_refused_before_any_work(nominal_folder: P
 def tree(path: Path) -> dict[str, bytes]:
     """Every file of a bundle."""
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
-class Said(Silence):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str, tone: Tone = "plain") -> None:
-        self.lines.append(text)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 def test_new_images_are_added_to_earlier_ones_once(copied: Bundle, fresh_folder: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from fbft_calibration.data.nominal import NominalSet, scan_nominal
-from fbft_calibration.fitting import features
-from fbft_calibration.fitting.features import cut_tiles, on_frame, teacher_features
+from fbft_calibration.fitting import feature_cache
+from fbft_calibration.fitting.feature_cache import FeatureCache
+from fbft_calibration.fitting.features import cut_tiles, on_frame
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.tiling import TilePlan
+from fbft_export.graph import PatchDistanceModel
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +33,16 @@ def test_patches_are_inside_when_they_hold_a_pixel_of_the_frame(size: tuple[int,
     np.testing.assert_array_equal(on_frame(plan), expected)
 
 
+@pytest.fixture
+def cache(small_model: PatchDistanceModel, small_bundle: Bundle, tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache", small_model, small_bundle.tile)
+
+
 def test_features_are_those_of_the_teacher(
-    nominal: NominalSet, small_model: torch.nn.Module, small_bundle: Bundle
+    nominal: NominalSet, small_model: PatchDistanceModel, small_bundle: Bundle, cache: FeatureCache
 ) -> None:
     image = nominal.images[0]
-    f_j, f_k = teacher_features(small_model, [image], small_bundle.tile, 0)
+    f_j, f_k = cache.sample([image], 0)
     with torch.inference_mode():
         tiles = torch.from_numpy(cut_tiles(TilePlan(small_bundle.tile, *image.size), image.read()))
         expected_j, expected_k = (part.flatten(0, 1) for part in small_model.features(tiles))
@@ -44,11 +51,11 @@ def test_features_are_those_of_the_teacher(
 
 
 def test_rows_of_both_features_match_when_only_a_share_is_kept(
-    nominal: NominalSet, small_model: torch.nn.Module, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    nominal: NominalSet, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole_j, whole_k = teacher_features(small_model, nominal.images[:2], small_bundle.tile, 0)
-    monkeypatch.setattr(features, "_MAX_CACHE_BYTES", 2 * 50 * 2 * 2 * 384)
-    f_j, f_k = teacher_features(small_model, nominal.images[:2], small_bundle.tile, 0)
+    whole_j, whole_k = cache.sample(nominal.images[:2], 0)
+    monkeypatch.setattr(feature_cache, "_MAX_BYTES_IN_MEMORY", 2 * 50 * 2 * 2 * 384)
+    f_j, f_k = cache.sample(nominal.images[:2], 0)
     place = [int((whole_j == row).all(dim=1).nonzero()[0]) for row in f_j]
     assert len(f_j) == 100
     assert torch.equal(whole_k[place], f_k)
