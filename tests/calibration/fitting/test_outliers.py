@@ -83,7 +83,7 @@ def tainted(nominal_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     folder = tmp_path_factory.mktemp("tainted")
     shutil.copytree(nominal_folder, folder / "images")
     place = max(np.random.default_rng(0).permutation(13)[:4])  # by name, one of those that the seed holds out
-    name = f"part{place - 1:02d}-defective.png"
+    name = f"part{place:02d}-defective.png"  # sorted before that part
     write_image(folder / "images" / name, defective())
     said, settings = Said(), BundleSettings(tile_px=112, students=FitSettings(steps=20), prototypes=32)
     return Tainted(name, fit_bundle(folder / "images", folder / "part.fbft", settings, said), said)
