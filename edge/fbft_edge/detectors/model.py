@@ -10,6 +10,7 @@ Knows nothing about cameras, rates or messages.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat, frame_array_
 MOST_LAYOUTS = 4
 PROVE_EVERY_S = 60.0
 _TILES_OF_A_PROOF = 4
+_logger = logging.getLogger(__name__)
 _D = TypeVar("_D", bound=Detector)
 
 
@@ -152,6 +154,10 @@ def _proof(bundle: Bundle, detectors: Iterable[Detector]) -> Callable[[], None] 
     reference = parity_tiles(bundle)
     able = [detector for detector in detectors if isinstance(detector, InfersTiles)]
     if reference is None or not able:
+        _logger.warning(
+            "nothing shows that the engine computes what it should: %s",
+            "it cannot be asked" if reference else f"{bundle.path} holds no tiles for that; fit it again",
+        )
         return None
     for detector in able:
         reference.require(detector)

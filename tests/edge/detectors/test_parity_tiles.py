@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from fbft_edge.bundle.manifest import TileGeometry
 from fbft_edge.bundle.notes import NominalScores, Notes
 from fbft_edge.bundle.reading import Bundle
+from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.model import open_model
-from fbft_edge.detectors.parity_tiles import ParityTiles, parity_tiles, tensors_from_safetensors
+from fbft_edge.detectors.parity_tiles import PARITY_FILE, ParityTiles, parity_tiles, tensors_from_safetensors
 from fbft_edge.errors import EngineError, MapError
 from fbft_edge.frames.frame import Float32, Uint8
-from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.synthetic import render_part
 
 GEOMETRY = TileGeometry(tile_px=56, patch_px=14, overlap_patches=1)
@@ -158,7 +161,16 @@ def test_what_an_engine_says_that_does_not_look_is_no_verdict(
         detector.detect(pixels)
 
 
-def test_a_line_does_not_start_with_an_engine_that_strays_from_the_tiles(small_bundle: Bundle) -> None:
+def test_a_line_does_not_start_with_an_engine_that_strays_from_the_tiles(small_bundle: Bundle, tmp_path: Path) -> None:
+    copy = replace(small_bundle, path=Path(shutil.copytree(small_bundle.path, tmp_path / "strays.fbft")))
+    tensors = {name: value.copy() for name, value in load((copy.path / PARITY_FILE).read_bytes()).items()}
+    tensors["distances"][0] += 1
+    (copy.path / PARITY_FILE).write_bytes(save(tensors))
+    with pytest.raises(EngineError, match="tiles"):
+        open_model(seal_bundle(copy), [FrameLayout(*small_bundle.frame_sizes[0])])
+
+
+def test_an_engine_that_strays_from_the_tiles_later_is_refused_then(small_bundle: Bundle) -> None:
     layout = FrameLayout(*small_bundle.frame_sizes[0])
     opened = open_model(small_bundle, [layout])
     assert opened.model.prove is not None
@@ -166,6 +178,15 @@ def test_a_line_does_not_start_with_an_engine_that_strays_from_the_tiles(small_b
     opened.model.detectors.of(layout).engine = Idle(0.0)  # type: ignore[attr-defined]
     with pytest.raises(EngineError):
         opened.model.prove()
+
+
+def test_a_bundle_without_tiles_is_said_to_prove_nothing(
+    bright_bundle: Callable[..., Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = bright_bundle(84)
+    opened = open_model(bundle, [FrameLayout(84, 84, PixelFormat.RGB8)], "openvino")
+    opened.model.detectors.close()
+    assert f"{bundle.path} holds no tiles for that; fit it again" in caplog.text
 
 
 def test_the_least_score_follows_the_lowest_that_calibration_saw() -> None:
