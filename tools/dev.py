@@ -4,7 +4,8 @@
     python3 tools/dev.py test        set up, then ruff, mypy, import-linter and pytest; further words go to pytest
     python3 tools/dev.py run CMD...  set up, then any command of the environment
 
-Needs Python 3.10 or newer with pip, and nothing else. The environment is made again when pyproject.toml changes.
+Needs Python 3.10 or newer with pip, and nothing else. The environment is made again when pyproject.toml changes, and
+when the libraries appear that PyGObject is compiled against: it comes in with them (docs/cameras.md, GigE Vision).
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def main(arguments: list[str]) -> int:
 
 def set_up() -> None:
     """Make `.venv` with the project and all its extras for development, unless it is there already."""
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    with_gige = can_compile_pygobject()
+    made_of = (ROOT / "pyproject.toml").read_bytes() + sys.version.encode() + b"gige" * with_gige
+    wanted = hashlib.sha256(made_of).hexdigest()
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return
     print("setting up .venv (a few minutes the first time)", flush=True)
@@ -59,8 +62,18 @@ def set_up() -> None:
     except subprocess.CalledProcessError:  # Debian's Python without python3-venv cannot put pip into it
         venv.create(VENV, with_pip=False, clear=True)
         subprocess.run([sys.executable, "-m", "pip", "--python", str(BIN / "python"), *install_uv], check=True)
-    require("uv", "pip", "install", "--quiet", "--python", str(BIN / "python"), "--editable", f"{ROOT}[test]")
+    install = ("uv", "pip", "install", "--quiet", "--python", str(BIN / "python"), "--editable")
+    require(*install, f"{ROOT}[test]")
+    if with_gige and call(*install, f"{ROOT}[gige]"):
+        print("PyGObject cannot be compiled here: tests of GigE Vision cameras skip", flush=True)
     STAMP.write_text(wanted)
+
+
+def can_compile_pygobject() -> bool:
+    """Whether its libraries are there, by pkg-config."""
+    libraries = ("gobject-introspection-1.0", "cairo")
+    found = shutil.which("pkg-config")
+    return found is not None and subprocess.run([found, "--exists", *libraries]).returncode == 0
 
 
 def run_checks(pytest_arguments: list[str]) -> int:
