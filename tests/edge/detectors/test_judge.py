@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fbft_edge.bundle.manifest import Thresholds
 from fbft_edge.detectors.judge import (
+    decided_by,
     find_regions,
     image_score,
     is_anomalous,
@@ -266,6 +267,13 @@ def test_a_peak_at_the_pixel_threshold_is_nominal_however_that_rounds(pixel: flo
         False,
         True,
     ]
+
+
+def test_a_score_at_the_image_threshold_is_nominal_and_above_it_either_threshold_decides_alone() -> None:
+    thresholds = dataclasses.replace(THRESHOLDS, image=0.5, pixel=0.75)
+    above = float(np.nextafter(0.5, 1))
+    found = [decided_by(score, peak, thresholds) for score in (0.5, above) for peak in (0.75, 0.8)]
+    assert found == [None, "pixel", "image", "both"]
 
 
 def test_sharpening_redraws_what_is_flagged_and_leaves_the_verdict() -> None:
