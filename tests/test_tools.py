@@ -92,12 +92,16 @@ def test_the_soak_tells_a_good_that_is_old_or_that_the_line_never_said(
     assert (bool(told), words in "".join(told)) == (bool(words), True), told
 
 
-def test_the_soak_dates_what_a_line_said_before_it_was_started_again_by_that_run(judge: Judge) -> None:
+@pytest.mark.parametrize(("sequence", "words"), [(1, "never came"), (2, "")])
+def test_the_soak_believes_nothing_that_a_line_said_before_it_was_started_again(
+    judge: Judge, sequence: int, words: str
+) -> None:
     judge.hear(message(), 7 * SECOND_NS)
     judge.hear(message(session="two", sequence=2, at_s=100), 9 * SECOND_NS)
-    judge.look(Look(MODBUS, GOOD, 9.1, 9.1, True, 1))
+    judge.look(Look(MODBUS, GOOD, 9.1, 9.1, True, sequence))
     judge.judge()
-    assert "sent 2100 ms ago" in "".join(judge.shown[MODBUS, GOOD].problems)
+    told = judge.shown[MODBUS, GOOD].problems
+    assert (bool(told), words in "".join(told)) == (bool(words), True), told
 
 
 def test_the_soak_tells_a_picture_that_was_judged_and_builds_on_a_lost_one(judge: Judge) -> None:

@@ -76,6 +76,7 @@ class Judge:
         self._period_s, self._camera_fps, self._board = 1 / fps, camera_fps, board
         self._apart_ns = round(1e9 * LEAST_STEP / camera_fps)
         self._said: dict[tuple[str, int], Said] = {}
+        self._sessions: dict[str, str] = {}
         self._behind_ns: dict[str, int] = {}
         self._waiting: deque[Look] = deque()
         self._session, self._frame_id, self._taken_ns = "", -1, 0
@@ -87,6 +88,9 @@ class Judge:
     def hear(self, header: dict[str, Any], arrived_ns: int) -> None:
         """A message of the line."""
         session, camera = header["session"], header["camera"]
+        if self._sessions.get(camera) != session:  # its numbers begin again: what is shown now is of this run
+            self._sessions[camera] = session
+            self._said = {key: said for key, said in self._said.items() if key[0] != camera}
         behind_ns = arrived_ns - header["published_ns"]
         self._behind_ns[session] = behind_ns = min(behind_ns, self._behind_ns.get(session, behind_ns))
         if camera == GOOD:
