@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.bundle.sealing import seal_bundle
 
 PATCH_PX = 14
+NO_NOTES = Notes()
 THRESHOLDS = Thresholds(0.5, 0.6, 0.01, 0.01, 0.05, 100)
 BrightBundle = Callable[..., Bundle]
 
@@ -49,6 +51,7 @@ def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> BrightBundle:
         thresholds: Thresholds | None = THRESHOLDS,
         frame_sizes: tuple[tuple[int, int], ...] = (),
         path: Path | None = None,
+        notes: Notes = NO_NOTES,
     ) -> Bundle:
         path = path or tmp_path_factory.mktemp("bundles") / "bright.fbft"
         path.mkdir(parents=True)
@@ -62,6 +65,7 @@ def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> BrightBundle:
                 tile=TileGeometry(tile_px, PATCH_PX, 0),
                 frame_sizes=frame_sizes,
                 thresholds=thresholds,
+                notes=notes,
             )
         )
 

@@ -29,7 +29,7 @@ from fbft_calibration.fitting.students import fit_students
 from fbft_calibration.fitting.thresholds import explain, thresholds_of, worsened
 from fbft_calibration.out_folder import make_out_folder
 from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry
-from fbft_edge.bundle.nominal_statistics import nominal_statistics, widened
+from fbft_edge.bundle.nominal_statistics import COLOUR, nominal_statistics, widened
 from fbft_edge.bundle.notes import NominalOutlier, NominalScores, Notes, Units
 from fbft_edge.bundle.reading import GRAPH, MANIFEST, PROTOTYPES, REPORT, STUDENTS, Bundle, open_bundle
 from fbft_edge.bundle.sealing import building, open_to_change, revising, seal_bundle, written
@@ -38,6 +38,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.detectors.tiling import TilePlan
 from fbft_edge.errors import ArgumentError, BundleError
 from fbft_edge.frames.frame import Uint8
+from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.progress import SILENT, Progress
 from fbft_export.engines import add_openvino, hold_to_thresholds
 from fbft_export.graph import PatchDistanceModel, write_graph
@@ -151,6 +152,7 @@ def threshold_bundle(
     require_enough(NominalSet(tuple(fresh), (*nominal.left_out, *fitted)), least=2)
     with DetectorPool(partial(OpenVinoDetector, bundle)) as detectors:
         measured = measure_scores(detectors, fresh, progress)
+    _require_look(bundle, fresh, measured)
     found = scores_of(fresh, measured)
     references = nominal_statistics(found.score, measured.pictures)
     earlier = NominalScores() if forget_earlier else _earlier(bundle, progress)
@@ -174,6 +176,17 @@ def threshold_bundle(
         draft = dataclasses.replace(draft, thresholds=thresholds, notes=notes)
         sealed = seal_bundle(_reported(draft, fresh, detectors))
     return dataclasses.replace(sealed, path=bundle.path)
+
+
+def _require_look(bundle: Bundle, images: Sequence[NominalImage], measured: MeasuredScores) -> None:
+    """Accept only images that have colour, or none, as all before them have.
+
+    Raises:
+        BundleError: One is the other way round.
+    """
+    for image, picture in zip(images, measured.pictures, strict=True):
+        if bundle.notes.look.has_colour not in (None, picture[COLOUR] > 0):
+            bundle.require_look(image.read(), PixelFormat.RGB8, str(image.path))
 
 
 def _earlier(bundle: Bundle, progress: Progress) -> NominalScores:
@@ -267,6 +280,12 @@ def calibrate(
         for line in explain(thresholds):
             progress.say(line)
         references = nominal_statistics(found.score, (*known.pictures, *measured.pictures))
+        if (colour := references[COLOUR]).low < colour.high:
+            progress.say(
+                "some nominal images have colour and some are mono: a mono camera in the place of a colour one will "
+                "not be noticed; take images from the line's camera alone",
+                "caution",
+            )
         notes = dataclasses.replace(draft.notes, units=units, calibration=found, nominal_statistics=references)
         for line in thresholds_without(notes, thresholds):
             progress.say(line, "caution")

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fbft_calibration.data.nominal import NominalImage
+from fbft_edge.bundle.nominal_statistics import COLOUR
 from fbft_edge.bundle.notes import NominalScores
 from fbft_edge.detectors.host import OpenVinoDetector
 from fbft_edge.detectors.judge import image_score
 from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.frames.frame import Float32
 from fbft_edge.frames.pixel_format import FrameLayout
-from fbft_edge.frames.statistics import picture_statistics
+from fbft_edge.frames.statistics import black_and_white, has_colour, picture_statistics
 from fbft_edge.progress import SILENT, Progress
 
 _ORDINARY_FRACTION = 0.01
@@ -33,7 +34,8 @@ class MeasuredScores:
     Attributes:
         score: (images,) float64 image scores.
         peak: (images,) float64 largest map values.
-        pictures: What `picture_statistics` says about the same images.
+        pictures: What the same images are like as a whole: what `picture_statistics` and `black_and_white` say, and
+            whether they have colour.
         ordinary: (images,) float64, what 1 % of an image's map exceeds; None where outlines are not asked for.
     """
 
@@ -62,7 +64,7 @@ def measure_scores(
         pixels = image.read()
         anomaly_map: Float32 = detectors.of(FrameLayout(*image.size)).map_of(pixels)
         values.append((image_score(anomaly_map), float(anomaly_map.max()), _ordinary(anomaly_map)))
-        pictures.append(picture_statistics(pixels))
+        pictures.append(picture_statistics(pixels) | black_and_white(pixels) | {COLOUR: float(has_colour(pixels))})
     score, peak, ordinary = np.array(values, np.float64).T
     return MeasuredScores(score, peak, tuple(pictures), ordinary)
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 SCORE = "score"
+COLOUR, BLACK, WHITE = "colour", "black", "white"  # not compared by drift
 STATISTICS = ("level", "red", "blue", "sharpness", "contrast", SCORE)  # causes before consequences
 
 _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -47,7 +48,7 @@ def nominal_statistics(scores: Sequence[float], pictures: Sequence[Mapping[str, 
 
     Args:
         scores: Of held-out nominal images, at least 1.
-        pictures: What `picture_statistics` says about nominal images, fitted on or not, at least 1.
+        pictures: What `picture_statistics`, and what else, says about nominal images, fitted on or not, at least 1.
     """
     values = {name: [picture[name] for picture in pictures] for name in pictures[0]}
     # Frames above the threshold are no part of the window, so the largest score could never be exceeded often.

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from fbft_edge.bundle.nominal_statistics import STATISTICS, Reference
+from fbft_edge.bundle.nominal_statistics import BLACK, COLOUR, STATISTICS, WHITE, Reference
+from fbft_edge.frames.statistics import NEARLY_ALL, Look
 from fbft_edge.strict_json import members, typed
 
 _Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -100,10 +101,25 @@ class Notes:
         """The statistics that this version compares frames with; empty in bundles from before there were any."""
         return {name: self.nominal_statistics[name] for name in STATISTICS if name in self.nominal_statistics}
 
+    @property
+    def look(self) -> Look:
+        """What nominal images have in common; that of bundles from before it was kept is not known."""
+        most = {name: each.high for name, each in self.nominal_statistics.items() if name in (BLACK, WHITE)}
+        colour = self.nominal_statistics.get(COLOUR)
+        is_one_kind = colour is not None and colour.low == colour.high
+        return Look(
+            has_colour=colour.high > 0 if colour is not None and is_one_kind else None,
+            may_be_black=most.get(BLACK, 0.0) >= _NOMINAL_MAY_BE,
+            may_be_white=most.get(WHITE, 0.0) >= _NOMINAL_MAY_BE,
+        )
+
 
 # Of the lowest score of a held-out nominal image. Parts, light and dirt move scores by some ten per cent, and whatever
 # is not a nominal part raises them: a grey, black or white picture has 5 times that of the demo's lowest.
 LEAST_OF_NOMINAL = 0.25
+
+# Of an image that is black or white: with twice of what may be left, which light and position may halve.
+_NOMINAL_MAY_BE = 1 - 2 * (1 - NEARLY_ALL)
 
 _KNOWN = {member.name for member in fields(Notes)} - {"others"}
 

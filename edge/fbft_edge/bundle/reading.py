@@ -20,6 +20,7 @@ from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry,
 from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
+from fbft_edge.frames.pixel_format import PixelFormat, Pixels
 from fbft_edge.names import MAX_SIDE_PX, size_text
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
 from fbft_edge.strict_json import json_from_bytes
@@ -94,6 +95,24 @@ class Bundle:
                 f"{source} has {size_text((height, width))}, the bundle was fitted on {size_text(*self.frame_sizes)}; "
                 "set the camera to that size, or fit again with images of the new size"
             )
+
+    def require_look(self, pixels: Pixels, pixel_format: PixelFormat, source: str) -> None:
+        """Accept only pictures that have colour, or none, as all nominal images have.
+
+        Raises:
+            BundleError: It is the other way round.
+        """
+        if objection := self.notes.look.objection(source, pixels, pixel_format):
+            raise BundleError(objection)
+
+    def require_pixel_format(self, pixel_format: PixelFormat, source: str) -> None:
+        """Accept a source only if its pixel format can have colour, or none, as all nominal images have.
+
+        Raises:
+            BundleError: It cannot.
+        """
+        if objection := self.notes.look.objection_to_format(source, pixel_format):
+            raise BundleError(objection)
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest vouches for.

@@ -32,6 +32,7 @@ from fbft_edge.cameras.video_file import VideoFileCamera
 from fbft_edge.cameras.watched import WatchedCamera
 from fbft_edge.errors import CameraError
 from fbft_edge.extras import require_extra
+from fbft_edge.frames.pixel_format import PixelFormat
 from fbft_edge.ranges import FPS
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Triggerable",
     "WatchedCamera",
     "camera_opener",
+    "known_pixel_format",
     "known_size",
     "local_path",
     "open_camera",
@@ -162,6 +164,20 @@ def known_size(uri: str) -> tuple[int, int] | None:
     asked.apply_defaults()
     height, width = asked.arguments.get("height"), asked.arguments.get("width")
     return None if height is None or width is None else (height, width)
+
+
+def known_pixel_format(uri: str) -> PixelFormat | None:
+    """The pixel format that a camera is asked for; None where the URI does not say it, or in words that are not read.
+
+    Raises:
+        CameraError: The URI is not understood.
+        ArgumentError: What reads such sources is not installed.
+    """
+    options = _understood(uri, "camera").keywords
+    if options.get("fourcc") == "GREY":
+        return PixelFormat.MONO8
+    names = {each.value.replace("_", ""): each for each in PixelFormat}
+    return names.get(str(options.get("pixel_format", "")).lower())
 
 
 def local_path(uri: str) -> Path | None:

@@ -26,14 +26,12 @@ from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import about_dark_camera, dark_peak
 from fbft_edge.frames.pixel_format import PixelFormat
-from fbft_edge.frames.statistics import BLACK_BELOW, WHITE_FROM, black_and_white, mean_level
+from fbft_edge.frames.statistics import BLACK_BELOW, NEARLY_ALL, ROW_STEP, WHITE_FROM, Look, black_and_white, mean_level
 from fbft_edge.ranges import FROZEN_AFTER, LATENCY_S, LEVEL
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 MOST_OUT_OF_ORDER = 10
-# A frame counter or a clock in the picture, or hot pixels, may be left.
-NEARLY_ALL = 0.99
 # Of the mean level: outside of these a picture can be nearly all black or white, in any pixel format.
 _DARK, _LIGHT = 40.0, 225.0
 _WITHOUT_LIGHT = {
@@ -53,6 +51,7 @@ class WatchedCamera:
       the camera is opened again; the same picture is refused until another one comes. On 5 MP BGR: 1 us where the
       first rows differ, 3.4 ms where nothing does.
     - Black, white: 99 % of every 17th row of a live camera are so, or the mean level is beyond a limit that was given.
+    - Colour: it has, or has not, what nominal pictures have.
     - 16-bit pictures that use less than an eighth of their range are said to the log, once.
     - Out of order: frames not later than the last one are dropped and counted; 10 in a row are a lost camera.
     - Another size or pixel format is refused until the old one is back.
@@ -76,8 +75,8 @@ class WatchedCamera:
         reconnects: Attempts to open a lost camera again.
         out_of_order: Frames dropped because they were not later than the last one.
         refused: Pictures that must not be judged, each told by a CameraError, and those out of order.
-        may_be_black: Nominal pictures are nearly all black, so that one that is passes where no limit was given.
-        may_be_white: The same of white.
+        expected: What nominal pictures look like. Where they are nearly all black or white, one that is passes unless a
+            limit was given; where they have colour, or none, others are refused.
 
     Raises:
         CameraError: It cannot be opened, or has another size, and need not be waited for.
@@ -103,7 +102,8 @@ class WatchedCamera:
             raise ArgumentError(f"camera {name!r}: latency_s cannot be {latency_s:g}; use {LATENCY_S} s")
         self._open_source, self._name, self._latency_ns = open_source, name, round(latency_s * 1e9)
         self._frozen_after, self._black_below, self._white_above = frozen_after, black_below, white_above
-        self.may_be_black = self.may_be_white = self._is_live = self._is_dark_said = False
+        self.expected = Look()
+        self._is_live = self._is_dark_said = False
         self._frozen_by: Repetition | None = None
         self.reconnects = self.out_of_order = self.refused = 0
         self._incomplete = self._lost = self._failures = self._count = self._last_ns = 0
@@ -253,6 +253,9 @@ class WatchedCamera:
     def _passed(self, frame: Frame) -> Frame:
         self._last_ns = frame.captured_ns
         self._refuse_without_light(frame)
+        source = f"camera {self._name!r}"
+        if objection := self.expected.objection(source, frame.pixels, frame.pixel_format, ROW_STEP):
+            raise CameraError(objection)
         if self._frozen_by is not None:
             self._refuse_frozen(frame, self._frozen_by)
         self._failures = 0
@@ -275,9 +278,9 @@ class WatchedCamera:
         if not self._is_live or _DARK <= level <= _LIGHT:
             return
         shares = black_and_white(frame.pixels, frame.pixel_format)
-        if black_below is None and not self.may_be_black and shares["black"] >= NEARLY_ALL:
+        if black_below is None and not self.expected.may_be_black and shares["black"] >= NEARLY_ALL:
             raise self._without_light("black", f"{NEARLY_ALL:.0%} or more of it is below {BLACK_BELOW} of 255")
-        if white_above is None and not self.may_be_white and shares["white"] >= NEARLY_ALL:
+        if white_above is None and not self.expected.may_be_white and shares["white"] >= NEARLY_ALL:
             raise self._without_light("white", f"{NEARLY_ALL:.0%} or more of it is at least {WHITE_FROM} of 255")
 
     def _without_light(self, colour: str, cause: str) -> CameraError:

@@ -66,6 +66,11 @@ def show_inspection(inspection: Inspection, out: Path, console: Console) -> None
             f"{number} images have {size_text(size)}, a size that the thresholds were not found on, and so no verdict. "
             "Inspect images as the line's camera sends them, or fit again with images of that size."
         )
+    if inspection.foreign_look:
+        console.print(
+            f"{inspection.foreign_look} images are mono where the nominal ones have colour, or the other way round, "
+            "and so have no verdict. Inspect images as the line's camera sends them, or fit again with such images."
+        )
     if inspection.dark:
         console.print(about_dark_16_bit(inspection.dark), markup=False, soft_wrap=True)
 

@@ -57,12 +57,14 @@ class Inspector(Closeable):
 
         Raises:
             ArgumentError: The array has another shape or type.
-            BundleError: The bundle was fitted on pictures of other sizes.
+            BundleError: The bundle was fitted on pictures of other sizes, or this one is mono and those have colour, or
+                the other way round.
             EngineError: The engine cannot run here.
             MapError: The engine's map holds values that are not numbers.
         """
         layout = _rgb_layout(pixels)
         self._bundle.require_frame_size(*layout.size, "the picture")
+        self._bundle.require_look(pixels, layout.pixel_format, "the picture")
         with self._lock:
             return self._detectors.of(layout).begin(pixels)()
 

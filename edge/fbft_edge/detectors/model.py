@@ -119,7 +119,7 @@ def open_model(
         sharpen: See there.
 
     Raises:
-        BundleError: The bundle has no thresholds, or was fitted on frames of other sizes.
+        BundleError: The bundle has no thresholds, or was fitted on frames of other sizes, or with other colour.
         EngineError: The engine that was asked for cannot run here.
     """
     thresholds = bundle.require_thresholds()
@@ -128,6 +128,7 @@ def open_model(
 
     def make(layout: FrameLayout) -> Detector:
         bundle.require_frame_size(*layout.size, "the camera's picture")
+        bundle.require_pixel_format(layout.pixel_format, "the camera's picture")
         made = open_detector(bundle, layout, engine, opened, sharpen=sharpen)
         opened.append(made.detector)
         reasons.append(made.reason)

@@ -210,5 +210,12 @@ def _chosen(pixels: Pixels, pixel_format: PixelFormat, rows: NDArray[np.intp], c
     return pixels[rows][:, columns]
 
 
+def is_colour_format(pixel_format: PixelFormat) -> bool | None:
+    """Whether pictures of a format have colour; None for those in which a mono camera can send equal channels."""
+    if pixel_format in _MONO:
+        return False
+    return True if _is_bayer(pixel_format) else None
+
+
 def _is_bayer(pixel_format: PixelFormat) -> bool:
     return pixel_format.value.startswith("bayer")

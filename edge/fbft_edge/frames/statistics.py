@@ -6,12 +6,14 @@ Knows nothing about parts, defects or drift.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from fbft_edge.frames.frame import Float32, Pixels
-from fbft_edge.frames.pixel_format import PixelFormat, frame_size, rgb_from_pixels
+from fbft_edge.frames.pixel_format import PixelFormat, frame_size, is_colour_format, rgb_from_pixels
 
 NUM_SAMPLES = 16_384
 # Odd, so that rows of either kind of a Bayer pattern are looked at.
@@ -19,7 +21,59 @@ ROW_STEP = 17
 # Of 255. Black: a sixteenth of the range holds a sensor's black level and its noise, and all of 12 bits in 16. White:
 # what compression leaves of a saturated sensor's 255.
 BLACK_BELOW, WHITE_FROM = 16, 252
+# Of a black or white picture: a clock in the picture, or hot pixels, may be left.
+NEARLY_ALL = 0.99
+_NO_CHROMA = 128
+_ROWS_AT_ONCE = 64
 _PER_PIXEL = (PixelFormat.RGB8, PixelFormat.BGR8, PixelFormat.MONO8, PixelFormat.MONO16)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What pictures of one product have in common; the defaults where that is not known.
+
+    Attributes:
+        has_colour: All have, or none has; None where it may be either.
+        may_be_black: They are nearly all black.
+        may_be_white: They are nearly all white.
+    """
+
+    has_colour: bool | None = None
+    may_be_black: bool = False
+    may_be_white: bool = False
+
+    def objection(self, source: str, pixels: Pixels, pixel_format: PixelFormat, row_step: int = 1) -> str | None:
+        """Why a picture cannot be one of the product's, by its colour; None when nothing speaks against it.
+
+        Args:
+            source: Names the picture, or what sent it.
+            pixels: Of the shape and type that the pixel format has.
+            pixel_format: How to read them.
+            row_step: Look for colour where there should be none in each so-manieth row only: a colour camera has it in
+                all of them.
+        """
+        if self.has_colour is None:
+            return None
+        found = has_colour(pixels, pixel_format, 1 if self.has_colour else row_step)
+        return None if found is self.has_colour else self._wrong_colour(source)
+
+    def objection_to_format(self, source: str, pixel_format: PixelFormat) -> str | None:
+        """The same of a source, as far as its pixel format says what it sends."""
+        found = is_colour_format(pixel_format)
+        return None if self.has_colour is None or found in (None, self.has_colour) else self._wrong_colour(source)
+
+    def _wrong_colour(self, source: str) -> str:
+        if self.has_colour:
+            return (
+                f"{source} is mono: the three channels of every pixel are equal, and the bundle was fitted on colour "
+                "images; put the colour camera back (one in night mode is mono, too), or fit again with images of this "
+                "one"
+            )
+        return (
+            f"{source} has colour, and the bundle was fitted on mono images, in which the three channels of every "
+            "pixel are equal; put the mono camera back, set the pixel format to mono, or fit again with images of this "
+            "one"
+        )
 
 
 def picture_statistics(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8) -> dict[str, float]:
@@ -86,6 +140,30 @@ def black_and_white(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8
         "black": np.count_nonzero(values < black_below) / values.size,
         "white": np.count_nonzero(values >= white_from) / values.size,
     }
+
+
+def has_colour(pixels: Pixels, pixel_format: PixelFormat = PixelFormat.RGB8, row_step: int = 1) -> bool:
+    """Whether the channels of any pixel differ, if only by one level.
+
+    Those of a mono camera are equal, however its pictures travel. Those of a colour camera differ somewhere, whatever
+    it looks at: each channel has noise of its own.
+
+    Args:
+        pixels: Of the shape and type that the pixel format has.
+        pixel_format: How to read them. Mono formats have no colour, Bayer patterns always.
+        row_step: Look at each so-manieth row only.
+    """
+    if (known := is_colour_format(pixel_format)) is not None:
+        return known
+    height, _ = frame_size(pixels, pixel_format)
+    if pixel_format is PixelFormat.NV12:
+        return any(bool(np.any(rows != _NO_CHROMA)) for rows in _parts(pixels[height::row_step]))
+    return any(bool(np.any(rows[..., :2] != rows[..., 1:])) for rows in _parts(pixels[::row_step]))
+
+
+def _parts(pixels: Pixels) -> Iterator[Pixels]:
+    """A few rows after the other, so that the first ones may decide."""
+    return (pixels[top : top + _ROWS_AT_ONCE] for top in range(0, len(pixels), _ROWS_AT_ONCE))
 
 
 def _scale(pixel_format: PixelFormat) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fbft_edge.bundle.engines import sidecars
 from fbft_edge.bundle.reading import Bundle, open_bundle
-from fbft_edge.cameras import camera_opener, known_size, local_path
+from fbft_edge.cameras import camera_opener, known_pixel_format, known_size, local_path
 from fbft_edge.cameras.video import without_password
 from fbft_edge.config.line_config import CameraConfig, LineConfig
 from fbft_edge.errors import CameraError, FbftError
@@ -118,6 +118,8 @@ def _check_camera(camera: CameraConfig, bundle: Bundle | None) -> None:
         )
     if bundle is not None and (size := known_size(camera.uri)) is not None:
         bundle.require_frame_size(*size, "its picture")
+    if bundle is not None and (pixel_format := known_pixel_format(camera.uri)) is not None:
+        bundle.require_pixel_format(pixel_format, "its picture")
 
 
 def _check_endpoint(endpoint: str, is_allowed: bool) -> None:

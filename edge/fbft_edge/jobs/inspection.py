@@ -35,7 +35,7 @@ from fbft_edge.frames.images import (
     peak_of_dark_16_bit,
     write_image,
 )
-from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.jobs.earlier_results import Earlier, kept_lines, picture_names
 from fbft_edge.jobs.refiner import Refiner, open_refiner, require_refiner
 from fbft_edge.jobs.results_file import results_file
@@ -54,11 +54,14 @@ class Inspection:
         counts: Images per verdict: ok, anomalous, and fault for those without a verdict.
         foreign_sizes: (height, width) of images that the thresholds were not found on, with their number; they have no
             verdict.
+        foreign_look: How many images are mono and the nominal ones are not, or the other way round; they have no
+            verdict.
         dark: Largest value of 16-bit files that are nearly black, by file.
     """
 
     counts: Counter[Verdict] = field(default_factory=Counter)
     foreign_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    foreign_look: int = 0
     dark: dict[Path, int] = field(default_factory=dict)
 
     def exit_status(self, fail_on_anomaly: bool) -> int:
@@ -152,8 +155,8 @@ def inspect_images(
 
     Args:
         bundle: Its thresholds and its SHA-256 go into every line.
-        paths: Image files; one that cannot be read, or has a size that the thresholds were not found on, gets a line
-            with verdict `fault` and the reason.
+        paths: Image files; one that cannot be read, has a size that the thresholds were not found on, or is mono where
+            the nominal images have colour (or the other way round), gets a line with verdict `fault` and the reason.
         out: Made if it does not exist; gets `masks/`, `overlays/`, `results.jsonl` and `overview.png`.
         detect: Takes a picture of any size.
         progress: Told how far it is.
@@ -271,6 +274,7 @@ class _Writer:
         height, width = pixels.shape[:2]
         try:
             self._require_size(height, width, path)
+            self._require_look(pixels, path)
             if (peak := peak_of_dark_16_bit(path, pixels)) is not None:
                 self._inspection.dark[path] = peak
             sha256 = hashlib.sha256(encoded.data).hexdigest()
@@ -297,6 +301,13 @@ class _Writer:
             self._bundle.require_frame_size(height, width, str(path))
         except BundleError:
             self._inspection.foreign_sizes[height, width] += 1
+            raise
+
+    def _require_look(self, pixels: Uint8, path: Path) -> None:
+        try:
+            self._bundle.require_look(pixels, PixelFormat.RGB8, str(path))
+        except BundleError:
+            self._inspection.foreign_look += 1
             raise
 
     def write_overview(self, kept: int) -> None:

@@ -139,6 +139,7 @@ class _Replayer:
             recording = read_recording(path)
             height, width = recording.detection.mask.shape
             self._bundle.require_frame_size(height, width, str(path))
+            self._bundle.require_look(recording.frame.pixels, recording.frame.pixel_format, str(path))
         except FbftError as error:
             return Replayed(path, Outcome.NOT_REPLAYED, None, str(error))
         layout = FrameLayout(height, width, recording.frame.pixel_format)

@@ -153,7 +153,9 @@ class _Line:
             camera.latency_s or 0.0,
         )
         starting.callback(opened.close)
-        bundle.require_frame_size(*opened.size, f"camera {without_password(camera.uri)}")
+        source = f"camera {without_password(camera.uri)}"
+        bundle.require_frame_size(*opened.size, source)
+        bundle.require_pixel_format(opened.pixel_format, source)
         return opened
 
     def _opened_publisher(self) -> ResultPublisher:
@@ -231,6 +233,8 @@ class _Line:
     def _use(self, bundle: Bundle, opened: OpenModel) -> None:
         """Tell everyone which model inspects now."""
         self._canary.forget()
+        for camera in self._cameras.values():
+            camera.expected = bundle.notes.look
         self._telemetry.use_model(opened.model.image_threshold, bundle.sha256, opened.reason)
         self._liveness.engine = self._engine = opened.reason
         if self._recorder is not None:

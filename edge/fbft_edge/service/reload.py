@@ -144,6 +144,8 @@ class Reloader:
         opened = self._open_model(bundle)
         try:
             frames = self._canary()
+            for kept in frames:
+                bundle.require_look(kept.frame.pixels, kept.frame.pixel_format, f"camera {kept.frame.camera!r}")
             trials = tuple(_trial(opened.model, frame) for frame in frames)
             objection = _objection(opened.model, frames, trials, self._most)
             if objection and not force:

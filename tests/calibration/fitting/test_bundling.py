@@ -26,7 +26,7 @@ from fbft_edge.detectors.model import DetectorPool
 from fbft_edge.errors import ArgumentError, BundleError, FbftError
 from fbft_edge.frames.images import image_paths, read_image, write_image
 from fbft_edge.frames.pixel_format import FrameLayout
-from fbft_edge.frames.statistics import picture_statistics
+from fbft_edge.frames.statistics import Look, picture_statistics
 from fbft_edge.synthetic import render_part
 from fbft_export.students import load_students
 
@@ -79,6 +79,18 @@ def test_the_bundle_knows_what_its_nominal_pictures_and_scores_are_like(
     found = small_bundle.notes.references
     assert (found["level"].images, found["level"].low, found["level"].high) == (12, min(levels), max(levels))
     assert (found["score"].images, found["score"].high) == (4, max(small_bundle.notes.calibration.score))
+
+
+def test_the_bundle_knows_that_its_nominal_images_have_colour(small_bundle: Bundle) -> None:
+    assert small_bundle.notes.look == Look(has_colour=True)
+
+
+def test_mono_images_are_not_added_to_those_with_colour(copied: Bundle, fresh_folder: Path, tmp_path: Path) -> None:
+    for path in image_paths(fresh_folder):
+        level = read_image(path).mean(axis=2).astype(np.uint8)
+        write_image(tmp_path / path.name, np.dstack([level] * 3))
+    with pytest.raises(BundleError, match=r"200\.png is mono: .* the bundle was fitted on colour images"):
+        threshold_bundle(copied.path, tmp_path, 0.1, replace=True)
 
 
 def test_the_bundle_knows_its_frames_and_tiles(small_bundle: Bundle) -> None:

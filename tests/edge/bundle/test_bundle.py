@@ -37,6 +37,7 @@ from fbft_edge.bundle.sealing import building, removed, revising, seal_bundle, s
 from fbft_edge.bundle.signing import write_signing_keys
 from fbft_edge.cli.main import main
 from fbft_edge.errors import ArgumentError, BundleError
+from fbft_edge.frames.statistics import Look
 from fbft_edge.plain_file import file_sha256
 
 ON_THE_SAME_FOLDER = settings(
@@ -202,6 +203,28 @@ def test_notes_from_before_a_member_are_read(bundle: Bundle, manifest: dict[str,
     del notes[missing]
     rewrite(bundle, manifest | {"notes": notes})
     assert getattr(open_bundle(bundle.path).notes, missing) == getattr(Notes(), missing)
+
+
+def look_of(bundle: Bundle, **statistics: tuple[float, float]) -> Look:
+    """What a bundle that is read back knows of its nominal images, of which each statistic goes from one to another."""
+    references = {name: Reference(9, 1, low, high, high) for name, (low, high) in statistics.items()}
+    return seal_bundle(dataclasses.replace(bundle, notes=Notes(nominal_statistics=references))).notes.look
+
+
+@pytest.mark.parametrize(("range_of_colour", "has_colour"), [((0, 0), False), ((1, 1), True), ((0, 1), None)])
+def test_a_bundle_knows_whether_its_nominal_images_have_colour(
+    bundle: Bundle, range_of_colour: tuple[float, float], has_colour: bool | None
+) -> None:
+    assert look_of(bundle, colour=range_of_colour).has_colour is has_colour
+
+
+def test_a_bundle_knows_whether_its_nominal_images_are_black_or_white(bundle: Bundle) -> None:
+    look = look_of(bundle, black=(0.5, 0.985), white=(0.0, 0.9))
+    assert (look.may_be_black, look.may_be_white) == (True, False)
+
+
+def test_a_bundle_from_before_the_look_was_kept_knows_none(bundle: Bundle) -> None:
+    assert seal_bundle(dataclasses.replace(bundle, notes=FITTED)).notes.look == Look()
 
 
 # Sealing is all or nothing

@@ -21,7 +21,7 @@ from fbft_edge.errors import ArgumentError, CameraError
 from fbft_edge.frames.frame import Frame, Pixels
 from fbft_edge.frames.images import about_dark_camera, write_image
 from fbft_edge.frames.pixel_format import PixelFormat, frame_array_shape, pixel_dtype, rgb_from_pixels
-from fbft_edge.frames.statistics import mean_level
+from fbft_edge.frames.statistics import Look, mean_level
 
 SIZE = (48, 64)
 TICK_NS = 1_000_000
@@ -492,8 +492,24 @@ def test_twelve_bits_in_sixteen_are_black() -> None:
 
 def test_a_product_that_is_black_or_white_itself_passes_by_default() -> None:
     camera = live(uniform(0, PixelFormat.BGR8), uniform(255, PixelFormat.BGR8))
-    camera.may_be_black = camera.may_be_white = True
+    camera.expected = Look(may_be_black=True, may_be_white=True)
     assert read_all(camera) == [0, 1]
+
+
+def grey(seed: int) -> Pixels:
+    """What a mono camera sends as BGR."""
+    return np.dstack([noise(seed, layout=PixelFormat.MONO8)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("has_colour", "refused"), [(True, [1, 2]), (False, [0, 3]), (None, [])], ids=["colour", "mono", "not known"]
+)
+def test_pictures_are_refused_that_have_colour_or_none_where_nominal_ones_do_not(
+    has_colour: bool | None, refused: list[int]
+) -> None:
+    camera = watched(noise(1), grey(2), grey(3), noise(4))
+    camera.expected = Look(has_colour=has_colour)
+    assert [index for index, read in enumerate(read_all(camera)) if isinstance(read, str)] == refused
 
 
 def test_white_pictures_are_a_fault_by_a_limit() -> None:

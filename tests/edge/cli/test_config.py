@@ -13,12 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle
-from fbft_edge.cameras import known_size
+from fbft_edge.cameras import known_pixel_format, known_size
 from fbft_edge.cli.line import config_from_args
 from fbft_edge.cli.main import command_line, main
-from fbft_edge.config.line_config import LineConfig
+from fbft_edge.config.line_config import CameraConfig, LineConfig
 from fbft_edge.frames.images import write_image
+from fbft_edge.frames.pixel_format import PixelFormat
+from fbft_edge.jobs.check_config import check_config
 from fbft_edge.sockets.keys import write_key_pair
 from fbft_edge.sockets.subscriber import ResultSubscriber
 
@@ -153,6 +157,30 @@ def test_a_size_is_known_without_hardware_where_it_can_be(
     clip.write(picture)
     clip.release()
     assert known_size(uri.format(folder=tmp_path)) == size
+
+
+@pytest.mark.parametrize(
+    ("uri", "pixel_format"),
+    [
+        ("gige://4711?pixel_format=Mono8", PixelFormat.MONO8),
+        ("gige://4711?pixel_format=BayerRG8", PixelFormat.BAYER_RG8),
+        ("v4l2:///dev/none?fourcc=GREY", PixelFormat.MONO8),
+        ("v4l2:///dev/none?fourcc=MJPG", None),
+        ("gige://4711", None),
+        ("synthetic://", None),
+    ],
+)
+def test_a_pixel_format_is_known_without_hardware_where_it_can_be(uri: str, pixel_format: PixelFormat | None) -> None:
+    assert known_pixel_format(uri) is pixel_format
+
+
+def test_a_mono_camera_that_is_asked_for_where_the_bundle_has_colour_is_told(
+    bright_bundle: Callable[..., Bundle],
+) -> None:
+    colour = Notes(nominal_statistics={"colour": Reference(9, 1, 1.0, 1.0, 1.0)})
+    camera = CameraConfig("press-1", "gige://4711?pixel_format=Mono8")
+    found = {each.key: each.problem for each in check_config(LineConfig(bright_bundle(notes=colour).path, (camera,)))}
+    assert str(found["cameras[press-1]"]).startswith("its picture is mono: the three channels of every pixel are equal")
 
 
 def test_a_key_that_others_may_read_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fbft_edge import Inspector
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.detectors.host import OpenVinoDetector, OpenVinoEngine
 from fbft_edge.errors import ArgumentError, BundleError, EngineError
@@ -66,6 +68,12 @@ def test_threads_that_share_it_get_each_their_own_pictures_detection(bundle: Bun
         with ThreadPoolExecutor(4) as threads:
             found = [detection.score for detection in threads.map(inspector.inspect, pictures)]
     assert found == expected
+
+
+def test_a_mono_picture_is_refused_where_nominal_ones_have_colour(bright_bundle: BrightBundle) -> None:
+    colour = Notes(nominal_statistics={"colour": Reference(9, 1, 1.0, 1.0, 1.0)})
+    with Inspector(bright_bundle(notes=colour)) as inspector, pytest.raises(BundleError, match="the picture is mono"):
+        inspector.inspect(picture(SIZES[0]))
 
 
 def test_leaving_it_closes_every_engine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

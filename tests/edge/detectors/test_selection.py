@@ -14,10 +14,10 @@ from fbft_edge.bundle.reading import ENGINES, GRAPH, Bundle, open_bundle
 from fbft_edge.bundle.sealing import seal_bundle
 from fbft_edge.cli.main import main
 from fbft_edge.detectors.host import OpenVinoDetector
-from fbft_edge.detectors.model import DetectorPool
+from fbft_edge.detectors.model import DetectorPool, open_model
 from fbft_edge.detectors.selection import engine_for, open_detector
-from fbft_edge.errors import EngineError
-from fbft_edge.frames.pixel_format import FrameLayout
+from fbft_edge.errors import BundleError, EngineError
+from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 
 SIZE = (140, 182)
 LAYOUT = FrameLayout(*SIZE)
@@ -47,6 +47,11 @@ def test_a_bundle_without_gpu_engines_runs_on_openvino(small_bundle: Bundle) -> 
     opened = open_detector(small_bundle, LAYOUT)
     assert isinstance(opened.detector, OpenVinoDetector)
     assert "holds no GPU engine" in opened.reason
+
+
+def test_a_mono_camera_gets_no_model_where_nominal_images_have_colour(small_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="is mono: the three channels of every pixel are equal"):
+        open_model(small_bundle, [FrameLayout(*SIZE, PixelFormat.MONO8)])
 
 
 def test_auto_says_why_a_gpu_engine_does_not_run(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 from rich.console import Console
 
 from fbft_edge.bundle.manifest import TileGeometry
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle, TeacherIdentity, Thresholds
 from fbft_edge.cli.main import main
 from fbft_edge.cli.reports import show_inspection
@@ -54,10 +56,13 @@ class RedDetector:
 
 THRESHOLDS = Thresholds(0.4, 0.5, 0.01, 0.01, 0.02, 100)
 
+NO_NOTES = Notes()
+
 
 def bundle(
     thresholds: Thresholds | None = THRESHOLDS,
     frame_sizes: tuple[tuple[int, int], ...] = (),
+    notes: Notes = NO_NOTES,
 ) -> Bundle:
     return Bundle(
         path=Path("b.fbft"),
@@ -67,6 +72,7 @@ def bundle(
         tile=TileGeometry(28, 14, 0),
         frame_sizes=frame_sizes,
         thresholds=thresholds,
+        notes=notes,
         sha256="ab" * 32,
     )
 
@@ -123,6 +129,22 @@ def test_a_line_says_everything_about_an_image(tmp_path: Path) -> None:
             "width": 50,
         }
     ]
+
+
+def test_a_mono_image_has_no_verdict_where_the_nominal_ones_have_colour(tmp_path: Path) -> None:
+    colour = Notes(nominal_statistics={"colour": Reference(9, 1, 1.0, 1.0, 1.0)})
+    paths = [write_part(tmp_path / "grey.png"), write_part(tmp_path / "red.png", red=True)]
+    inspection = run(paths, tmp_path / "out", notes=colour)
+    verdicts = [line["verdict"] for line in lines(tmp_path / "out")]
+    assert (verdicts, inspection.foreign_look, inspection.exit_status(False)) == (["fault", "anomalous"], 1, 1)
+
+
+def test_an_image_with_colour_has_no_verdict_where_the_nominal_ones_have_none(tmp_path: Path) -> None:
+    mono = Notes(nominal_statistics={"colour": Reference(9, 1, 0.0, 0.0, 0.0)})
+    run([write_part(tmp_path / "red.png", red=True)], tmp_path / "out", notes=mono)
+    (line,) = lines(tmp_path / "out")
+    words = "red.png has colour, and the bundle was fitted on mono images"
+    assert (line["verdict"], words in line["reason"]) == ("fault", True)
 
 
 def test_the_keys_of_a_line_are_sorted(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.cli.main import main
 from fbft_edge.frames.frame import Uint8, Verdict
@@ -180,6 +182,19 @@ def test_a_looping_folder_names_a_file_that_was_taken_away(bundle: Path, tmp_pat
     reasons = {result.health.reason for result in results if result.verdict is Verdict.FAULT}
     words = "cannot be read: No such file or directory; check the path and its permissions"
     assert reasons == {f"camera: {folder}/001.png {words}"}
+
+
+def test_a_mono_camera_in_the_place_of_a_colour_one_is_a_fault(bright_bundle: BrightBundle, tmp_path: Path) -> None:
+    colour = Notes(nominal_statistics={"colour": Reference(9, 1, 1.0, 1.0, 1.0)})
+    red = picture(84, 84)
+    red[..., 0] += 9
+    folder = folder_of(tmp_path / "in", red, *[picture(84, 84)] * 3)
+    results = run_line(
+        bright_bundle(notes=colour).path, f"folder://{folder}?fps=5", f"ipc://{tmp_path}/results", "--fps", "20"
+    )
+    said = [result.health.reason for result in results if result.verdict is Verdict.FAULT]
+    inspected = {result.frame_id for result in results if result.frame_id is not None}
+    assert (inspected, "camera: camera 'camera' is mono: the three channels" in str(said[-1])) == ({0}, True)
 
 
 # Two programs

@@ -21,6 +21,8 @@ import pytest
 from waiting import wait_until
 
 from fbft_edge.bundle.manifest import Thresholds
+from fbft_edge.bundle.nominal_statistics import Reference
+from fbft_edge.bundle.notes import Notes
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.bundle.sealing import seal_bundle, sign_bundle
 from fbft_edge.bundle.signing import write_signing_keys
@@ -31,7 +33,7 @@ from fbft_edge.frames.frame import Frame, Uint8
 from fbft_edge.frames.images import read_image
 from fbft_edge.frames.pixel_format import FrameLayout, PixelFormat
 from fbft_edge.line.inference import Acquisition, Inference, Inspection
-from fbft_edge.service.canary_frames import CanaryFrames
+from fbft_edge.service.canary_frames import CanaryFrame, CanaryFrames
 from fbft_edge.service.reload import Reloader, reload_handler, reloading_on_hangup
 from fbft_edge.sockets.command_client import CommandClient
 from fbft_edge.sockets.command_server import CommandServer
@@ -302,6 +304,17 @@ def test_a_bundle_of_other_frames_is_refused(line: Line, bundle: Bundle, bright_
     with pytest.raises(BundleError, match="98x84"):
         reloader(line).reload(bright_bundle(frame_sizes=((112, 112),)).path)
     expect_unchanged(line, bundle)
+
+
+def test_a_bundle_for_a_mono_camera_is_refused_by_a_line_whose_frames_have_colour(
+    line: Line, bright_bundle: BrightBundle
+) -> None:
+    mono = bright_bundle(notes=Notes(nominal_statistics={"colour": Reference(9, 1, 0.0, 0.0, 0.0)}))
+    pixels = picture(40)
+    pixels[..., 0] += 1
+    frame = CanaryFrame(Frame("press-1", 0, now_ns(), pixels), 0.1, False)
+    with pytest.raises(BundleError, match="camera 'press-1' has colour, and the bundle was fitted on mono images"):
+        Reloader(line, opened, lambda: [frame]).reload(mono.path, force=True)
 
 
 def test_a_bundle_without_thresholds_is_refused(line: Line, bundle: Bundle, bright_bundle: BrightBundle) -> None:
