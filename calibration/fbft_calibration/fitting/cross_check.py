@@ -64,7 +64,8 @@ def compare(
 
     A cell of 4x4 patches is held against what the others have there and up to 4 patches around, at most 4,096 patches
     drawn evenly from them. Where images differ in size places mean nothing, and all patches are held against at most
-    4,096 from anywhere. The features stay on disk; in memory are those of one cell, about 50 KB an image, and 0.2 GB.
+    4,096 from anywhere. The features stay on disk; in memory are those of one cell, with the offline teacher about
+    50 KB an image, 8 bytes for each patch of all images, and at most 0.2 GB more.
 
     Args:
         cache: Of their features.
