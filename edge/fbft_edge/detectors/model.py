@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,7 +21,7 @@ import numpy as np
 from fbft_edge.bundle.reading import Bundle
 from fbft_edge.closeable import Closeable
 from fbft_edge.detectors import Detector
-from fbft_edge.detectors.parity_tiles import InfersTiles, parity_tiles
+from fbft_edge.detectors.parity_tiles import InfersTiles, ParityTiles, parity_tiles
 from fbft_edge.detectors.selection import open_detector
 from fbft_edge.errors import MapError
 from fbft_edge.frames.frame import Detection, Pixels
@@ -122,7 +122,7 @@ def open_model(
         BundleError: The bundle has no thresholds, or was fitted on frames of other sizes, or with other colour.
         EngineError: The engine that was asked for cannot run here.
     """
-    thresholds = bundle.require_thresholds()
+    thresholds, reference = bundle.require_thresholds(), parity_tiles(bundle)
     opened: list[Detector] = []
     reasons: list[str] = []
 
@@ -130,6 +130,13 @@ def open_model(
         bundle.require_frame_size(*layout.size, "the camera's picture")
         bundle.require_pixel_format(layout.pixel_format, "the camera's picture")
         made = open_detector(bundle, layout, engine, opened, sharpen=sharpen)
+        # One that is shared was held to the tiles before, and may be inferring right now.
+        if not made.shares_engine and reference is not None and isinstance(made.detector, InfersTiles):
+            try:
+                reference.require(made.detector)
+            except BaseException:
+                made.detector.close()
+                raise
         opened.append(made.detector)
         reasons.append(made.reason)
         return made.detector
@@ -137,8 +144,8 @@ def open_model(
     detectors = DetectorPool(make, most=None)
     known = dict.fromkeys(layouts)
     try:
-        prove = _proof(bundle, [detectors.of(layout) for layout in known])
         frame_s = max([_seconds_of_a_frame(detectors.of(layout), layout) for layout in known], default=0.0)
+        prove = _proof(bundle, reference, opened)
     except BaseException:
         detectors.close()
         raise
@@ -146,36 +153,34 @@ def open_model(
     return OpenModel(model, "; ".join(dict.fromkeys(reasons)))
 
 
-def _proof(bundle: Bundle, detectors: Iterable[Detector]) -> Callable[[], None] | None:
-    """Hold detectors to the bundle's own tiles, all of them now, some of them whenever what is returned is called.
-
-    Raises:
-        EngineError: One strays too far.
-    """
-    reference = parity_tiles(bundle)
-    able = [detector for detector in detectors if isinstance(detector, InfersTiles)]
-    if reference is None or not able:
+def _proof(bundle: Bundle, reference: ParityTiles | None, opened: Sequence[Detector]) -> Callable[[], None] | None:
+    """What holds detectors to some of the bundle's own tiles, those that are opened later, too."""
+    if reference is None or not any(isinstance(detector, InfersTiles) for detector in opened):
         _logger.warning(
             "nothing shows that the engine computes what it should: %s",
             "it cannot be asked" if reference else f"{bundle.path} holds no tiles for that; fit it again",
         )
         return None
-    for detector in able:
-        reference.require(detector)
 
     def prove() -> None:
-        for detector in able:
-            reference.require(detector, _TILES_OF_A_PROOF)
+        for detector in tuple(opened):
+            if isinstance(detector, InfersTiles):
+                reference.require(detector, _TILES_OF_A_PROOF)
 
     return prove
 
 
 def _seconds_of_a_frame(detector: Detector, layout: FrameLayout) -> float:
-    """How long a frame takes: the second one, as the first one prepares the engine. What is found does not matter."""
+    """How long a frame takes: the shortest of three after the first, which prepares the engine.
+
+    A machine that is busy at the start must not let frames grow old for as long as the line runs. What is found does
+    not matter.
+    """
     shape, dtype = frame_array_shape(layout.pixel_format, *layout.size), pixel_dtype(layout.pixel_format)
-    pixels, begun_s = np.full(shape, 128, dtype), 0.0
-    for _ in range(2):
+    pixels, taken_s = np.full(shape, 128, dtype), []
+    for _ in range(4):
         begun_s = time.perf_counter()
         with contextlib.suppress(MapError):
             detector.begin(pixels)()
-    return time.perf_counter() - begun_s
+        taken_s.append(time.perf_counter() - begun_s)
+    return min(taken_s[1:])

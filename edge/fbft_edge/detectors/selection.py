@@ -20,10 +20,17 @@ from fbft_edge.names import CUDA_RUNTIMES
 
 @dataclass(frozen=True, slots=True)
 class OpenDetector:
-    """A detector, and in words which engine runs it and why that one."""
+    """A detector, and in words which engine runs it and why that one.
+
+    Attributes:
+        detector: Made for one layout.
+        reason: Which engine and why.
+        shares_engine: Its engine is one of those that it was made beside.
+    """
 
     detector: Detector
     reason: str
+    shares_engine: bool = False
 
 
 def open_detector(
@@ -93,7 +100,8 @@ def _openvino(
     from fbft_edge.detectors.host import OpenVinoDetector
 
     detector = OpenVinoDetector(bundle, layout, beside=beside, sharpen=sharpen)
-    return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})")
+    shares = any(isinstance(other, OpenVinoDetector) and other.engine is detector.engine for other in beside)
+    return OpenDetector(detector, f"OpenVINO {detector.engine.precision} on the CPU ({why})", shares)
 
 
 def _cuda(bundle: Bundle, layout: FrameLayout, runtime: str, why: str, sharpen: bool) -> OpenDetector:

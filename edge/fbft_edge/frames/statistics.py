@@ -24,7 +24,7 @@ BLACK_BELOW, WHITE_FROM = 16, 252
 # Of a black or white picture: a clock in the picture, or hot pixels, may be left.
 NEARLY_ALL = 0.99
 _NO_CHROMA = 128
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 4
 _PER_PIXEL = (PixelFormat.RGB8, PixelFormat.BGR8, PixelFormat.MONO8, PixelFormat.MONO16)
 
 

@@ -161,13 +161,35 @@ def test_what_an_engine_says_that_does_not_look_is_no_verdict(
         detector.detect(pixels)
 
 
-def test_a_line_does_not_start_with_an_engine_that_strays_from_the_tiles(small_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.fixture
+def straying(small_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A bundle whose tiles say something else than its graph."""
     copy = replace(small_bundle, path=Path(shutil.copytree(small_bundle.path, tmp_path / "strays.fbft")))
     tensors = {name: value.copy() for name, value in load((copy.path / PARITY_FILE).read_bytes()).items()}
     tensors["distances"][0] += 1
     (copy.path / PARITY_FILE).write_bytes(save(tensors))
+    return seal_bundle(copy)
+
+
+def test_a_line_does_not_start_with_an_engine_that_strays_from_the_tiles(straying: Bundle) -> None:
     with pytest.raises(EngineError, match="tiles"):
-        open_model(seal_bundle(copy), [FrameLayout(*small_bundle.frame_sizes[0])])
+        open_model(straying, [FrameLayout(*straying.frame_sizes[0])])
+
+
+def test_frames_of_a_layout_that_comes_later_are_not_inspected_by_such_an_engine(straying: Bundle) -> None:
+    opened = open_model(straying, [])
+    with pytest.raises(EngineError, match="tiles"):
+        opened.model.detectors.of(FrameLayout(*straying.frame_sizes[0]))
+
+
+def test_what_was_opened_later_is_held_to_the_tiles_now_and_then_too(small_bundle: Bundle) -> None:
+    size = small_bundle.frame_sizes[0]
+    opened = open_model(small_bundle, [FrameLayout(*size)])
+    later = opened.model.detectors.of(FrameLayout(*size, PixelFormat.BGR8))
+    later.engine = Idle(0.0)  # type: ignore[attr-defined]
+    assert opened.model.prove is not None
+    with pytest.raises(EngineError):
+        opened.model.prove()
 
 
 def test_an_engine_that_strays_from_the_tiles_later_is_refused_then(small_bundle: Bundle) -> None:
