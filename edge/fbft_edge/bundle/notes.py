@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from fbft_edge.bundle.nominal_statistics import BLACK, COLOUR, STATISTICS, WHITE, Reference
-from fbft_edge.frames.statistics import NEARLY_ALL, Look
 from fbft_edge.strict_json import members, typed
+
+if TYPE_CHECKING:
+    from fbft_edge.frames.statistics import Look
 
 _Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Step = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -104,22 +106,24 @@ class Notes:
     @property
     def look(self) -> Look:
         """What nominal images have in common; that of bundles from before it was kept is not known."""
+        from fbft_edge.frames.statistics import NEARLY_ALL, Look  # here, as OpenCV is not needed to read a bundle
+
+        nominal_may_be = 1 - 2 * (
+            1 - NEARLY_ALL
+        )  # of its most: twice of what may be left, light and position may halve
         most = {name: each.high for name, each in self.nominal_statistics.items() if name in (BLACK, WHITE)}
         colour = self.nominal_statistics.get(COLOUR)
         is_one_kind = colour is not None and colour.low == colour.high
         return Look(
             has_colour=colour.high > 0 if colour is not None and is_one_kind else None,
-            may_be_black=most.get(BLACK, 0.0) >= _NOMINAL_MAY_BE,
-            may_be_white=most.get(WHITE, 0.0) >= _NOMINAL_MAY_BE,
+            may_be_black=most.get(BLACK, 0.0) >= nominal_may_be,
+            may_be_white=most.get(WHITE, 0.0) >= nominal_may_be,
         )
 
 
 # Of the lowest score of a held-out nominal image. Parts, light and dirt move scores by some ten per cent, and whatever
 # is not a nominal part raises them: a grey, black or white picture has 5 times that of the demo's lowest.
 LEAST_OF_NOMINAL = 0.25
-
-# Of an image that is black or white: with twice of what may be left, which light and position may halve.
-_NOMINAL_MAY_BE = 1 - 2 * (1 - NEARLY_ALL)
 
 _KNOWN = {member.name for member in fields(Notes)} - {"others"}
 

@@ -14,16 +14,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fbft_edge.bundle.manifest import TeacherIdentity, Thresholds, TileGeometry, manifest_from_json
 from fbft_edge.bundle.notes import Notes, notes_from_json
 from fbft_edge.bundle.signing import SIGNATURE_BYTES, fingerprint, signer
 from fbft_edge.errors import BundleError
-from fbft_edge.frames.pixel_format import PixelFormat, Pixels
 from fbft_edge.names import MAX_SIDE_PX, size_text
 from fbft_edge.plain_file import open_plain, read_plain, sha256_of
 from fbft_edge.strict_json import json_from_bytes
+
+if TYPE_CHECKING:
+    from fbft_edge.frames.pixel_format import PixelFormat, Pixels
 
 MANIFEST = "bundle.json"
 SIGNATURE = "bundle.json.sig"

@@ -89,6 +89,11 @@ def test_outside_the_mask_the_part_is_the_nominal_part_of_the_seed(seed: int, si
     assert changed[~part.mask].max() <= 8  # less than six levels of light, and its share of the shot noise
 
 
+@pytest.mark.parametrize("seed", [44, 371, 2**31 - 1])
+def test_a_defect_is_drawn_again_until_it_shows(seed: int) -> None:
+    assert render_part(seed, 240, 240, (3.0,)).mask.any()
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, size_px=st.sampled_from(SIZES_PX))
 def test_inside_the_mask_the_part_differs_visibly(seed: int, size_px: float) -> None:
