@@ -95,9 +95,9 @@ class Faults:
             "reload of a blind bundle": self._reload_blind,
             "engine hangs": self._engine_hangs,
             "engine is slow": self._engine_slow,
-            "engine gives zeros": functools.partial(self._engine_wrong, engine.ZEROS, ENGINE_TIMEOUT_S),
+            "engine gives zeros": functools.partial(self._engine_wrong, engine.ZEROS, ENGINE_TIMEOUT_S, "inference"),
             "engine repeats the last frame's values": functools.partial(
-                self._engine_wrong, engine.REPEATS, ENGINE_PROVED_S
+                self._engine_wrong, engine.REPEATS, ENGINE_PROVED_S, "does not compute"
             ),
             "wall clock of the line set": self._clock,
             "pipelined Modbus requests": self._pipelined,
@@ -480,20 +480,20 @@ class Faults:
             self._wait(chance, 10, 25)
         return self._until_good().replace("never good meanwhile, ", "")
 
-    def _engine_wrong(self, what: str, known_within_s: float, chance: random.Random) -> str:
+    def _engine_wrong(self, what: str, known_within_s: float, said: str, chance: random.Random) -> str:
         with self._reloads:
             with self._wrong(what):
                 begun_s = time.monotonic()
-                known_s = self._known_s(begun_s + known_within_s + self._settled_s)
+                known_s = self._known_s(begun_s + known_within_s + self._settled_s, said)
                 problem = self._never_good_since(known_s, chance)
             return problem or f"{self._until_good()}; known after {known_s - begun_s:.0f} s"
 
-    def _known_s(self, latest_s: float) -> float:
-        """When the line says that its engine is wrong, or the latest moment by which it must."""
+    def _known_s(self, latest_s: float, said: str) -> float:
+        """When the line says so of its engine, in words that an earlier fault leaves behind in no message."""
         with CommandClient(self._place.commands) as client:
             while time.monotonic() < latest_s and not self._ending.wait(0.5):
                 cameras = client.call("status", timeout_s=20)["cameras"].values()
-                if any(str(camera["health"]["reason"]).startswith("inference") for camera in cameras):
+                if any(said in str(camera["health"]["reason"]) for camera in cameras):
                     return time.monotonic()
         return time.monotonic() if self._ending.is_set() else latest_s
 
