@@ -11,10 +11,9 @@ MAX_REASON_LENGTH = 500
 MAX_SIDE_PX = 16_384  # of a frame, from where it is read to its mask in a message
 NAME_PATTERN = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first"
-TRIGGER_ID_PATTERN = re.compile("[ -~]{1,64}")
-MAX_PART_ID_LENGTH = 64
-PART_ID_PATTERN = re.compile(f"[ -~]{{1,{MAX_PART_ID_LENGTH}}}")
-PART_ID_RULE = f"1 to {MAX_PART_ID_LENGTH} printable characters of ASCII"
+MAX_ID_LENGTH = 64  # of a trigger, and of a part
+ID_PATTERN = re.compile(f"[ -~]{{1,{MAX_ID_LENGTH}}}")
+ID_RULE = f"1 to {MAX_ID_LENGTH} printable characters of ASCII"
 
 DEFAULT_SITE = "site"
 DEFAULT_CAMERA = "camera"

@@ -215,10 +215,10 @@ def _compare(
         above = (measured.score > before.image) | (measured.peak > before.pixel)
         names = [image.path.name for image, is_above in zip(fresh, above, strict=True) if is_above]
         if names:
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
             progress.say(
-                f"anomalous by the thresholds before: {', '.join(names[:8])}{more}; look at them, a defect among "
-                "nominal images hides others",
+                f"anomalous by the thresholds before: {', '.join(names[:_MOST_NAMED])}{more}; look at them, a defect "
+                "among nominal images hides others",
                 "caution",
             )
     first, *others = explain(after)

@@ -40,7 +40,7 @@ from fbft_edge.extras import require_extra
 from fbft_edge.frames.explanation import explained
 from fbft_edge.frames.frame import MAX_REGIONS, Verdict
 from fbft_edge.messages.reading import Result
-from fbft_edge.names import PART_ID_PATTERN, PART_ID_RULE
+from fbft_edge.names import ID_PATTERN, ID_RULE
 from fbft_edge.sockets.access import LimitedLog
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ async def _add_triggers(parent: Node, index: int, camera: _CameraObject) -> None
     async def trigger_part(_: Any, part_id: Any = None) -> Any:
         return await camera.trigger_part(part_id)
 
-    about = ua.LocalizedText(f"part or serial number, {PART_ID_RULE}; comes back as PartId")
+    about = ua.LocalizedText(f"part or serial number, {ID_RULE}; comes back as PartId")
     part = ua.Argument("PartId", ua.NodeId(ua.ObjectIds.String), ua.ValueRank.Scalar, Description=about)
     for name, method, inputs in (("Trigger", trigger, []), ("TriggerPart", trigger_part, [part])):
         node_id = ua.NodeId(f"{camera.state.camera}.{name}", index)
@@ -322,8 +322,8 @@ class _CameraObject:
         """Ask the line for the verdict about a part."""
         from asyncua import ua
 
-        if not isinstance(part_id, str) or not PART_ID_PATTERN.fullmatch(part_id):
-            self._log.warn(f"OPC UA: camera {self.state.camera}: part {part_id!r:.80} is refused; use {PART_ID_RULE}")
+        if not isinstance(part_id, str) or not ID_PATTERN.fullmatch(part_id):
+            self._log.warn(f"OPC UA: camera {self.state.camera}: part {part_id!r:.80} is refused; use {ID_RULE}")
             return ua.StatusCode(ua.StatusCodes.BadInvalidArgument)
         return await self.trigger(part_id)
 

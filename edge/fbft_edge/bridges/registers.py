@@ -16,13 +16,13 @@ from fbft_edge.bridges.camera_state import DECIDED_BY_NUMBERS, VERDICT_NUMBERS, 
 from fbft_edge.bridges.handshake import MAX_GOOD_S, LatchSignals, TriggerSignals
 from fbft_edge.frames.frame import Region, Verdict
 from fbft_edge.messages.reading import Result
-from fbft_edge.names import MAX_PART_ID_LENGTH, PART_ID_PATTERN, PART_ID_RULE
+from fbft_edge.names import ID_PATTERN, ID_RULE, MAX_ID_LENGTH
 
-PART_REGISTERS = MAX_PART_ID_LENGTH // 2
+PART_REGISTERS = MAX_ID_LENGTH // 2
 COMMAND_ADDRESS = 2000  # the control register and the part's, written in one request
 NOT_TOLD = 0xFFFF  # a place; no frame is so large
 
-_FORMATS = {"uint16": "H", "uint32": "I", "float32": "f", "text": f"{MAX_PART_ID_LENGTH}s"}
+_FORMATS = {"uint16": "H", "uint32": "I", "float32": "f", "text": f"{MAX_ID_LENGTH}s"}
 _SIZES = {"uint16": 1, "uint32": 2, "float32": 2, "text": PART_REGISTERS}
 _LIMITS = {"uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 
@@ -235,8 +235,8 @@ def part_id_from_registers(values: Sequence[int]) -> str | None:
         ValueError: It cannot stand in a message: other characters, or a zero between them, as halves of two texts have.
     """
     text = struct.pack(f">{len(values)}H", *values).rstrip(b"\0").decode("latin-1")
-    if text and not PART_ID_PATTERN.fullmatch(text):
-        raise ValueError(f"part {text!r} cannot stand in a message; use {PART_ID_RULE}, then zeros")
+    if text and not ID_PATTERN.fullmatch(text):
+        raise ValueError(f"part {text!r} cannot stand in a message; use {ID_RULE}, then zeros")
     return text or None
 
 

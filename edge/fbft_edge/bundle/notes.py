@@ -108,9 +108,8 @@ class Notes:
         """What nominal images have in common; that of bundles from before it was kept is not known."""
         from fbft_edge.frames.statistics import NEARLY_ALL, Look  # here, as OpenCV is not needed to read a bundle
 
-        nominal_may_be = 1 - 2 * (
-            1 - NEARLY_ALL
-        )  # of its most: twice of what may be left, light and position may halve
+        # Of the most of any image: twice of what may be left, as light and position may halve it.
+        nominal_may_be = 1 - 2 * (1 - NEARLY_ALL)
         most = {name: each.high for name, each in self.nominal_statistics.items() if name in (BLACK, WHITE)}
         colour = self.nominal_statistics.get(COLOUR)
         is_one_kind = colour is not None and colour.low == colour.high

@@ -21,6 +21,8 @@ from fbft_edge.cameras.camera import (
     Live,
     SourceLostError,
     Triggerable,
+    incomplete_of,
+    lost_of,
 )
 from fbft_edge.cameras.folder import FolderCamera
 from fbft_edge.cameras.gige import GigeCamera
@@ -45,9 +47,11 @@ __all__ = [
     "Triggerable",
     "WatchedCamera",
     "camera_opener",
+    "incomplete_of",
     "known_pixel_format",
     "known_size",
     "local_path",
+    "lost_of",
     "open_camera",
     "open_watched_camera",
 ]

@@ -96,6 +96,16 @@ class CountsRefused(Protocol):
         ...
 
 
+def incomplete_of(camera: Camera | None) -> int:
+    """Pictures that arrived with parts missing, as far as a camera counts them."""
+    return camera.incomplete if isinstance(camera, CountsIncomplete) else 0
+
+
+def lost_of(camera: Camera | None) -> int:
+    """Pictures that never arrived, as far as a camera counts them."""
+    return camera.lost if isinstance(camera, CountsLost) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Repetition:
     """How often one picture may come again, bit for bit, before its source counts as frozen.

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from fbft_edge.cameras.camera import (
     Camera,
-    CountsIncomplete,
-    CountsLost,
     Live,
     Repetition,
     SourceLostError,
     Triggerable,
+    incomplete_of,
+    lost_of,
 )
 from fbft_edge.cameras.sequence import layout_text
 from fbft_edge.clock import wait_for
@@ -146,12 +146,12 @@ class WatchedCamera:
     @property
     def incomplete(self) -> int:
         """Pictures that arrived with parts missing and were skipped, for cameras that count them."""
-        return self._incomplete + _incomplete_of(self._source)
+        return self._incomplete + incomplete_of(self._source)
 
     @property
     def lost(self) -> int:
         """Pictures that never reached this program, for cameras that know."""
-        return self._lost + _lost_of(self._source)
+        return self._lost + lost_of(self._source)
 
     def read(self) -> Frame | None:
         """Wait for the next frame that may be judged; None at the end of a finite source, or once closed.
@@ -234,8 +234,8 @@ class WatchedCamera:
             source, self._source, self._is_lost = self._source, None, False
         self._identical = 0
         if source is not None:
-            self._incomplete += _incomplete_of(source)
-            self._lost += _lost_of(source)
+            self._incomplete += incomplete_of(source)
+            self._lost += lost_of(source)
             source.close()
 
     def _later(self, source: Camera) -> Frame | None:
@@ -315,14 +315,6 @@ class WatchedCamera:
 
 def _so_many(pictures: int) -> Repetition | None:
     return Repetition(pictures) if pictures else None
-
-
-def _incomplete_of(source: Camera | None) -> int:
-    return source.incomplete if isinstance(source, CountsIncomplete) else 0
-
-
-def _lost_of(source: Camera | None) -> int:
-    return source.lost if isinstance(source, CountsLost) else 0
 
 
 def are_identical(first: Pixels, second: Pixels) -> bool:

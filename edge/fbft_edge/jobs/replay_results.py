@@ -154,23 +154,23 @@ def _result(replayed: Replayed) -> dict[str, Any]:
     return {
         **about,
         **{name: getattr(result, name) for name in _ABOUT},
-        "published": {
-            **_described(published, comparison.recording.engine, result.bundle_sha256),
-            "image_threshold": result.image_threshold,
-            "pixel_threshold": result.pixel_threshold,
-        },
-        "replayed": {
-            **_described(comparison.detection, comparison.engine, comparison.bundle_sha256),
-            "image_threshold": comparison.thresholds.image,
-            "pixel_threshold": comparison.thresholds.pixel,
-        },
+        "published": _described(
+            *(published, comparison.recording.engine, result.bundle_sha256),
+            *(result.image_threshold, result.pixel_threshold),
+        ),
+        "replayed": _described(
+            *(comparison.detection, comparison.engine, comparison.bundle_sha256),
+            *(comparison.thresholds.image, comparison.thresholds.pixel),
+        ),
         "score_change": comparison.score_change,
         "mask_changed_px": comparison.mask_changed_px,
         "mask_overlap": comparison.mask_overlap,
     }
 
 
-def _described(detection: Detection, engine: str, bundle_sha256: str) -> dict[str, Any]:
+def _described(
+    detection: Detection, engine: str, bundle_sha256: str, image_threshold: float, pixel_threshold: float | None
+) -> dict[str, Any]:
     return {
         "verdict": _verdict(detection),
         "score": detection.score,
@@ -180,6 +180,8 @@ def _described(detection: Detection, engine: str, bundle_sha256: str) -> dict[st
         "mask_px": int(np.count_nonzero(detection.mask)),
         "engine": engine,
         "bundle_sha256": bundle_sha256,
+        "image_threshold": image_threshold,
+        "pixel_threshold": pixel_threshold,
     }
 
 

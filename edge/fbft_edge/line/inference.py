@@ -121,7 +121,7 @@ class Inference:
         self._begun: SimpleQueue[tuple[_Begun, Callable[[], Detection | None]] | None] = SimpleQueue()
         self._proved_ns = time.monotonic_ns()
         self.distrust: str | None = None
-        self._former: tuple[Model, str | None] = (model, None)  # replaced last, and why it was not believed then
+        self._former: tuple[Model, str] | None = None  # replaced last, if it was not believed then, and why
         self._last_ended_ns = 0
         self._is_stopped = False
 
@@ -142,7 +142,7 @@ class Inference:
         """Let another model inspect, from the next frame on."""
         with self._changed:
             replaced, self._model = self._model, model
-            self._former = (replaced, self.distrust)
+            self._former = None if self.distrust is None else (replaced, self.distrust)
             self._proved_ns, self.distrust = time.monotonic_ns(), None
             is_idle = self._is_idle(replaced)
             self._changed.notify_all()
@@ -241,8 +241,7 @@ class Inference:
         with self._changed:
             if model is self._model:
                 return self.distrust
-            replaced, distrust = self._former
-            return distrust if model is replaced else None
+            return self._former[1] if self._former is not None and model is self._former[0] else None
 
     def _ready(self) -> Client | None:
         most = self._model.detectors.frames_in_flight

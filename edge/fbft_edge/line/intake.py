@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fbft_edge.cameras import Camera, CountsIncomplete, CountsLost, CountsRefused, Triggerable
+from fbft_edge.cameras import Camera, CountsRefused, Triggerable, incomplete_of, lost_of
 from fbft_edge.clock import now_ns, wait_for
 from fbft_edge.errors import ArgumentError, FbftError
 from fbft_edge.frames.frame import Frame
@@ -149,8 +149,7 @@ class Intake:
     def count_unseen(self) -> None:
         """Enter what the camera says of pictures that became no frame; behind a hardware trigger each was a part."""
         camera = self._camera
-        num_incomplete = camera.incomplete if isinstance(camera, CountsIncomplete) else 0
-        num_lost = num_incomplete + (camera.lost if isinstance(camera, CountsLost) else 0)
+        num_lost = incomplete_of(camera) + lost_of(camera)
         num_refused = camera.refused if isinstance(camera, CountsRefused) else 0
         num_new = self._ledger.note_unseen(num_lost, num_refused)
         if self._trigger_name == "hardware":

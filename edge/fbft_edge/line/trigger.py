@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fbft_edge.errors import ArgumentError
 from fbft_edge.frames.frame import Frame
-from fbft_edge.names import PART_ID_PATTERN, PART_ID_RULE, TRIGGER_ID_PATTERN
+from fbft_edge.names import ID_PATTERN, ID_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,9 @@ class SoftwareTrigger:
                 f"camera {self._camera!r}: the trigger came {(asked_ns - deadline_ns) / 1e9:.3f} s after its deadline, "
                 "when nobody waited for it any more; trigger again"
             )
-        if trigger_id is not None and not TRIGGER_ID_PATTERN.fullmatch(trigger_id):
-            raise ArgumentError(
-                f"trigger {trigger_id[:80]!r} cannot stand in a message; use 1 to 64 printable characters of ASCII"
-            )
-        if part_id is not None and not PART_ID_PATTERN.fullmatch(part_id):
-            raise ArgumentError(f"part {part_id[:80]!r} cannot stand in a message; use {PART_ID_RULE}")
+        for what, text in (("trigger", trigger_id), ("part", part_id)):
+            if text is not None and not ID_PATTERN.fullmatch(text):
+                raise ArgumentError(f"{what} {text[:80]!r} cannot stand in a message; use {ID_RULE}")
         with self._lock:
             if self._pending is not None:
                 age_s = (asked_ns - self._pending.asked_ns) / 1e9

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta, Struct
 
 from fbft_edge.frames.frame import MAX_REGIONS, DecidedBy, Verdict
-from fbft_edge.names import MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN, PART_ID_PATTERN, TRIGGER_ID_PATTERN
+from fbft_edge.names import ID_PATTERN, MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN
 
 _Schema = Literal["fbft.result/1"]
 _MaskEncoding = Literal["packbits-zlib"]
@@ -50,8 +50,7 @@ _Integer = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 _Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 _Side = Annotated[int, Meta(ge=1, le=MAX_SIDE_PX)]
 _Name = Annotated[str, _matching(NAME_PATTERN.pattern)]
-_TriggerId = Annotated[str, _matching(TRIGGER_ID_PATTERN.pattern)]
-_PartId = Annotated[str, _matching(PART_ID_PATTERN.pattern)]
+_Id = Annotated[str, _matching(ID_PATTERN.pattern)]
 _Uuid = Annotated[str, _matching("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")]
 _Sha256 = Annotated[str, _matching("[0-9a-f]{64}")]
 _Cause = Annotated[str, _matching("[a-z_]{1,32}")]
@@ -120,9 +119,9 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     bundle_sha256: _Sha256
     ledger: HeaderLedger
     health: HeaderHealth
-    trigger_id: _TriggerId | None = None
+    trigger_id: _Id | None = None
     pixel_threshold: _Number | None = None
     decided_by: DecidedBy | None = None
     peak: _Number | None = None
     peak_xy: tuple[_Integer, _Integer] | None = None
-    part_id: _PartId | None = None
+    part_id: _Id | None = None

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbft_edge.bridges.registers import PART_REGISTERS, part_id_from_registers
-from fbft_edge.names import MAX_PART_ID_LENGTH, PART_ID_PATTERN
+from fbft_edge.names import ID_PATTERN, MAX_ID_LENGTH
 
 
 def registers(text: bytes) -> tuple[int, ...]:
     return struct.unpack(f">{PART_REGISTERS}H", text.ljust(2 * PART_REGISTERS, b"\0"))
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=MAX_PART_ID_LENGTH))
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=MAX_ID_LENGTH))
 def test_every_part_that_can_stand_in_a_message_fits_the_registers(part_id: str) -> None:
     assert part_id_from_registers(registers(part_id.encode())) == part_id
 
@@ -32,7 +32,7 @@ def test_whatever_a_plc_writes_is_taken_to_the_last_byte_or_refused(text: bytes)
     except ValueError:
         written = text.rstrip(b"\0")
         assert written
-        assert not PART_ID_PATTERN.fullmatch(written.decode("latin-1"))
+        assert not ID_PATTERN.fullmatch(written.decode("latin-1"))
     else:
         assert (part_id or "").encode() == text.rstrip(b"\0")
 

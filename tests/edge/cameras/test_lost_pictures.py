@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coded_video import h264_stream, write_coded
-from rtsp_server import RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets, sender_report
+from rtsp_server import DESCRIPTION, RATE_HZ, SIZE, Packets, RtspServer, flat, rtp_packets, sender_report
 
 from fbft_edge.cameras import Camera, open_watched_camera
 from fbft_edge.clock import now_ns
@@ -105,12 +105,7 @@ def test_a_file_that_lost_a_picture_is_not_believed_until_its_next_key_frame(tmp
 def test_pictures_that_were_held_up_keep_the_dates_at_which_they_were_taken() -> None:
     held = [packet for number in range(20, 40) for packet in rtp_packets(flat(90), number)]
     clip = [*[flat(40)] * 20, Packets(held, after_s=20 / RATE_HZ)]
-    server = RtspServer([clip])
-    try:
-        with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
-            frames, _ = read_all(camera)
-    finally:
-        server.close()
+    frames, _ = streamed(DESCRIPTION, clip)
     dates = [frame.captured_ns for frame in frames[-20:]]
     np.testing.assert_allclose(np.diff(dates) / 1e6, 1000 / RATE_HZ, atol=2)
 
@@ -121,12 +116,7 @@ def test_a_sender_that_reports_its_wall_clock_shows_what_every_picture_takes_on_
 ) -> None:
     reported = (sender_report(number, clock_behind_s) if number == 20 else b"" for number in range(110))
     clip = (part for number, report in enumerate(reported) for part in (report, sent(number)) if part)
-    server = RtspServer([clip])
-    try:
-        with contextlib.closing(open_watched_camera(f"rtsp://{server.address}/live", "press-1")) as camera:
-            frames, _ = read_all(camera)
-    finally:
-        server.close()
+    frames, _ = streamed(DESCRIPTION, clip)
     passed_ms = (frames[-1].captured_ns - frames[9].captured_ns) / 1e6
     assert passed_ms == pytest.approx(99 * 1000 / RATE_HZ - way_ms, abs=150)
 

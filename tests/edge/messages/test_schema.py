@@ -27,7 +27,7 @@ from fbft_edge.messages.reading import (
     decode_message,
 )
 from fbft_edge.messages.writing import MessageWriter, encode_detection
-from fbft_edge.names import MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN, PART_ID_PATTERN, TRIGGER_ID_PATTERN
+from fbft_edge.names import ID_PATTERN, MAX_REASON_LENGTH, MAX_SIDE_PX, NAME_PATTERN
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((files("fbft_edge.messages") / "result.schema.json").read_text())
@@ -85,7 +85,7 @@ def test_the_page_states_the_same_limits() -> None:
         "`regions`": MAX_REGIONS,
         "`health.reason`": MAX_REASON_LENGTH,
         "site, `camera`": longest(NAME_PATTERN),
-        "`trigger_id`, `part_id`": longest(TRIGGER_ID_PATTERN),
+        "`trigger_id`, `part_id`": longest(ID_PATTERN),
         "`ledger.dropped`": MAX_CAUSES,
         "a whole number": float(MAX_INTEGER),
         "any other number, or its opposite": 1e300,
@@ -93,7 +93,8 @@ def test_the_page_states_the_same_limits() -> None:
 
 
 def test_a_part_id_is_as_long_as_the_page_says() -> None:
-    assert longest(PART_ID_PATTERN) == longest(TRIGGER_ID_PATTERN)
+    part, trigger = (re.compile(SCHEMA["properties"][name]["pattern"]) for name in ("part_id", "trigger_id"))
+    assert longest(part) == longest(trigger) == longest(ID_PATTERN)
 
 
 def longest(pattern: re.Pattern[str]) -> int:
